@@ -1,0 +1,132 @@
+"""Turning a `Metric` subclass into a frozen dataclass pytree, and settling its leaves.
+
+The classes are registered by hand rather than by `jax.tree_util.register_dataclass`, whose unflatten
+calls the constructor: there, leaves are checked and cast, whereas unflattening must take anything
+(tracers with mapped axes, shape structs, partition specs).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlog.errors import LogArgumentError
+from jaxlog.metrics.array_namespace import host_dtype
+from jaxlog.metrics.declaration import (
+    OMITTED,
+    StateDeclaration,
+    StateSpec,
+    declaration_of,
+    state,
+)
+from jaxlog.metrics.reductions import MEAN_WEIGHT, cast_leaf
+
+
+def register_metric(
+    cls: type, root: type
+) -> tuple[Mapping[str, StateDeclaration], tuple[str, ...]]:
+    """The states and configuration names of `cls`, now a frozen dataclass and a pytree node."""
+    _add_mean_weight(cls)
+    dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)(cls)
+    declarations, config_names = {}, []
+    for field in dataclasses.fields(cls):
+        declaration = declaration_of(field)
+        if hasattr(root, field.name):
+            raise LogArgumentError(
+                f"{cls.__name__}: the field {field.name!r} hides Metric.{field.name}; rename it"
+            )
+        if declaration is None:
+            config_names.append(field.name)
+            continue
+        declarations[field.name] = declaration
+        if not callable(declaration.default):
+            declaration.resolve(field.name, {})  # a bad default fails here, not at the first log
+    _register_pytree(cls, tuple(declarations), tuple(config_names))
+    return declarations, tuple(config_names)
+
+
+def _add_mean_weight(cls: type) -> None:
+    """Adds the hidden leaf that makes "mean" a monoid, if a field of the class needs it."""
+    own = [declaration_of(v) for v in vars(cls).values() if isinstance(v, dataclasses.Field)]
+    has_mean = any(d is not None and d.reduce == "mean" for d in own)
+    if has_mean and not hasattr(cls, MEAN_WEIGHT):
+        cls.__annotations__ = {**inspect.get_annotations(cls), MEAN_WEIGHT: "jax.Array"}
+        setattr(cls, MEAN_WEIGHT, state(0.0, "sum"))
+
+
+def _register_pytree(cls: type, leaf_names: tuple[str, ...], config_names: tuple[str, ...]) -> None:
+    keys = tuple(jax.tree_util.GetAttrKey(name) for name in leaf_names)
+
+    def flatten(metric: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        config = tuple(getattr(metric, name) for name in config_names)
+        return tuple(getattr(metric, name) for name in leaf_names), config
+
+    def flatten_with_keys(metric: Any) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
+        leaves, config = flatten(metric)
+        return tuple(zip(keys, leaves, strict=True)), config
+
+    def unflatten(config: tuple[Any, ...], leaves: Any) -> Any:
+        metric = object.__new__(cls)
+        for names, values in ((config_names, config), (leaf_names, leaves)):
+            for name, value in zip(names, values, strict=True):
+                object.__setattr__(metric, name, value)
+        return metric
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+
+
+def check_config(cls: type, config: Mapping[str, Any]) -> None:
+    """Refuses configuration that cannot be hashed, mostly arrays declared without `state`."""
+    for name, value in config.items():
+        try:
+            hash(value)
+        except TypeError:
+            raise LogArgumentError(
+                f"{cls.__name__}: {name}={value!r} is static configuration and must be hashable; "
+                f"if it is an array, declare it as {name}: jax.Array = state(0.0, reduce='sum')"
+            ) from None
+
+
+def settle_leaf(
+    cls: type, name: str, spec: StateSpec, value: Any, default: float, *, on_host: bool
+) -> Any:
+    """A constructor argument as the leaf to store: declared shape and dtype, strongly typed."""
+    if value is OMITTED:
+        if on_host:
+            return np.full(spec.shape, default, host_dtype(spec.dtype))
+        return jnp.full(spec.shape, default, spec.dtype)
+    dtype = _dtype_of(cls, name, value)
+    if np.shape(value) != spec.shape:
+        raise LogArgumentError(
+            f"{cls.__name__}: {name} has shape {np.shape(value)}, but its state was declared with "
+            f"shape {spec.shape}; reduce the batch to that shape in of(), for instance with .sum()"
+        )
+    is_float = jnp.issubdtype(dtype, np.floating)
+    if is_float and jnp.issubdtype(spec.dtype, np.integer):
+        raise LogArgumentError(
+            f"{cls.__name__}: {name} has dtype {dtype}, but its state was declared as {spec.dtype}, "
+            f"which would cut off the fraction; declare {name} = state(0.0, {spec.reduce!r})"
+        )
+    if on_host and dtype == host_dtype(spec.dtype):
+        return value
+    return cast_leaf(value, spec.dtype)
+
+
+def _dtype_of(cls: type, name: str, value: Any) -> np.dtype:
+    try:
+        dtype = np.dtype(value.dtype) if hasattr(value, "dtype") else np.asarray(value).dtype
+        kinds = (np.bool_, np.integer, np.floating)
+        if any(jnp.issubdtype(dtype, kind) for kind in kinds):
+            return dtype
+    except (TypeError, ValueError):
+        pass  # ragged lists and PRNG keys end below, like everything else that is no number
+    raise LogArgumentError(
+        f"{cls.__name__}: {name} got {type(value).__name__} {value!r}, which is no real number or "
+        f"array of them; convert it in of(), for instance with jnp.asarray"
+    )
