@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
+import jax.extend.core
+from jax.extend import source_info_util
 
 
 @contextlib.contextmanager
@@ -30,3 +34,83 @@ def host_float64() -> Iterator[None]:
         if cpu is not None:
             stack.enter_context(jax.default_device(cpu))
         yield
+
+
+def debug_effect_type() -> type:
+    """The effect type that `jax.debug.callback` carries.
+
+    JAX keeps this one, and every subclass, through partial evaluation, control flow, remat and
+    custom derivatives. It is read off a traced program since no public name leads to it.
+    """
+
+    def probe(x: jax.Array) -> None:
+        jax.debug.callback(lambda _: None, x)
+
+    (effect,) = jax.make_jaxpr(probe)(0.0).effects
+    return type(effect)
+
+
+def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+    """`(jaxpr, consts)` of an open or a closed jaxpr; from jax 0.12 on the two are one class."""
+    return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
+
+
+def without_consts(closed: Any) -> tuple[Any, list[Any]]:
+    """A closed jaxpr as an open one that takes its constants as its first inputs."""
+    jaxpr, consts = opened(closed)
+    if not consts:
+        return jaxpr, []
+    return jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars]), list(consts)
+
+
+def is_jaxpr(x: Any) -> bool:
+    """Whether `x` is an open or a closed jaxpr."""
+    return isinstance(x, (jax.extend.core.Jaxpr, jax.extend.core.ClosedJaxpr))
+
+
+def bind_equation(eqn: Any, args: Sequence[Any]) -> Sequence[Any]:
+    """Binds an equation as it stands; `get_bind_params` gives one dict from jax 0.9 on."""
+    bind_params = eqn.primitive.get_bind_params(eqn.params)
+    if isinstance(bind_params, tuple):
+        functions, params = bind_params
+        results = eqn.primitive.bind(*functions, *args, **params)
+    else:
+        results = eqn.primitive.bind(*args, **bind_params)
+    return results if eqn.primitive.multiple_results else [results]
+
+
+@contextlib.contextmanager
+def equation_context(eqn: Any) -> Iterator[None]:
+    """What is bound inside keeps the equation's line, name stack, mesh and compute type."""
+    stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
+    with (
+        source_info_util.user_context(eqn.source_info.traceback, name_stack=stack),
+        eqn.ctx.manager,
+    ):
+        yield
+
+
+def where_logged(eqn: Any) -> str:
+    """File and line of the user's code that made the equation."""
+    return source_info_util.summarize(eqn.source_info)
+
+
+def scan_sizes(params: Mapping[str, Any]) -> tuple[int, int]:
+    """`(constants, carries)` among the inputs of a scan; jax 0.12 keeps them as flat trees."""
+    if "num_carry" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(list(consts)), len(list(carry))
+
+
+@functools.cache
+def unspecified_sharding() -> Any:
+    """The marker by which jit says that it chooses a sharding."""
+    (eqn,) = jax.make_jaxpr(jax.jit(lambda x: x + 1))(0.0).eqns
+    return eqn.params["out_shardings"][0]
+
+
+def traced_for(x: Any) -> str | None:
+    """What the innermost trace of a tracer is for (`"jit"`, `"scan"`, ...), where JAX tells."""
+    frame = getattr(getattr(x, "_trace", None), "frame", None)
+    return getattr(getattr(frame, "debug_info", None), "traced_for", None)

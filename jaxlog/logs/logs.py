@@ -1,0 +1,341 @@
+"""`Logs`: what has been logged so far, as an immutable pytree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxlog.compat import traced_for
+from jaxlog.errors import LogArgumentError, SchemaError
+from jaxlog.logs import totals as running
+from jaxlog.logs.arguments import check_call, entry_of, lower_call
+from jaxlog.logs.cells import StepCells, contribution, merge, neutral
+from jaxlog.logs.hooks import find_hook
+from jaxlog.logs.packing import pack
+from jaxlog.logs.schema import Entry, Schema
+from jaxlog.logs.tape import Tape, decode_rows, merge_tapes, push_row
+
+__all__ = ["Logs"]
+
+_DEFAULT_ROWS = 64
+# A carry keeps its structure, so these traces cannot take in a new key; jit and vmap can.
+_CARRIES = frozenset({"scan", "while_body", "while_cond", "fori_loop", "cond"})
+
+
+@jax.tree_util.register_pytree_node_class
+class Logs:
+    """The state of logging: every key's running reduction and the values of the latest steps.
+
+    Immutable; thread it through `jit`, `scan`, `vmap` and donate it. Made by
+    `captured.init(*args)`, or by `Logs.empty()` for the explicit style, where a step logs by hand:
+    `logs = logs.log(...)` any number of times, then `logs = logs.advance()`.
+
+    Attributes:
+        schema: what is logged; static.
+        tape: the latest `rows` steps, packed, int32 of shape `(rows, words)`, and the number of
+            steps pushed, int32 of shape ().
+        totals: packed running reductions of scalars, int32 of shape `(words,)`, or None where a
+            `Loop` keeps them on the host.
+        metrics: running states of logged metrics, by name.
+        pending: what the current step has logged; only in the explicit style.
+
+    Example:
+        >>> import jax, jaxlog
+        >>> logs = jaxlog.Logs.empty().log("loss", 0.0).reset()
+        >>> def body(logs, x):
+        ...     logs = logs.log("loss", x)
+        ...     return logs.advance(), None
+        >>> logs, _ = jax.lax.scan(body, logs, jax.numpy.arange(4.0))
+        >>> float(logs.compute()["loss"])
+        1.5
+    """
+
+    def __init__(
+        self,
+        schema: Schema = Schema(),  # noqa: B008 - immutable
+        tape: Tape | None = None,
+        totals: Any = None,
+        metrics: dict[str, Any] | None = None,
+        pending: StepCells | None = None,
+        *,
+        explicit: bool = True,
+    ) -> None:
+        """Use `Logs.empty` or `captured.init`; without arguments this is `Logs.empty()`."""
+        self.schema = schema
+        self.tape = Tape.empty(_DEFAULT_ROWS, schema.words) if tape is None else tape
+        self.totals = running.empty_totals(schema) if tape is None else totals
+        self.metrics = metrics or {}
+        self.pending = pending or {}
+        self._explicit = explicit
+        self._carry: str | None = None
+
+    # ---- construction -----------------------------------------------------------------------
+
+    @classmethod
+    def empty(
+        cls,
+        schema: Schema = Schema(),  # noqa: B008 - immutable
+        *,
+        rows: int = _DEFAULT_ROWS,
+        explicit: bool = True,
+        keep_totals: bool = True,
+    ) -> Self:
+        """Logs in which nothing has been logged yet.
+
+        Args:
+            schema: what will be logged; empty, keys come with the first `log` of each.
+            rows: how many of the latest steps keep their own values.
+            explicit: whether steps log by `Logs.log`; False for `capture`.
+            keep_totals: whether to reduce over steps on the device, as `compute` needs.
+
+        Raises:
+            LogArgumentError: `rows` is not positive.
+        """
+        if not isinstance(rows, int) or rows < 1:
+            raise LogArgumentError(f"Logs.empty(rows={rows!r}): takes a positive int")
+        states = {e.name: neutral(e)["metric"] for e in schema if e.metric is not None}
+        return cls(
+            schema,
+            Tape.empty(rows, schema.words),
+            running.empty_totals(schema) if keep_totals else None,
+            states,
+            {entry.name: neutral(entry) for entry in schema} if explicit else {},
+            explicit=explicit,
+        )
+
+    def _replace(self, **changes: Any) -> Self:
+        fields = {
+            "schema": self.schema,
+            "tape": self.tape,
+            "totals": self.totals,
+            "metrics": self.metrics,
+            "pending": self.pending,
+            "explicit": self._explicit,
+        } | changes
+        new = type(self)(**fields)
+        new._carry = self._carry
+        return new
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Arrays, then the static half."""
+        children = (self.tape, self.totals, self.metrics, self.pending)
+        return children, (self.schema, self._explicit)
+
+    @classmethod
+    def tree_unflatten(cls, static: tuple[Any, ...], children: Sequence[Any]) -> Self:
+        """The inverse of `tree_flatten`."""
+        schema, explicit = static
+        new = object.__new__(cls)
+        new.schema, new._explicit = schema, explicit
+        new.tape, new.totals, new.metrics, new.pending = children
+        new._carry = traced_for(getattr(new.tape, "steps", None))
+        return new
+
+    # ---- the explicit style -----------------------------------------------------------------
+
+    def log(
+        self, name: str, value: Any, *, batch_size: Any = None, mask: Any = None, **options: Any
+    ) -> Self:
+        """These logs with one more value in the current step.
+
+        Args:
+            name: the key. A new one changes the structure of the pytree, so it cannot first
+                appear inside a scan, while loop or branch: declare it before, as in the example
+                of the class.
+            value: as in `jaxlog.log`.
+            batch_size: as in `jaxlog.log`; default 1.
+            mask: as in `jaxlog.log`.
+            **options: as in `jaxlog.log`, with the defaults of a training step.
+
+        Raises:
+            LogArgumentError: a name, value or option that cannot be logged.
+            SchemaError: a new key inside a carry, or a key logged before with other options.
+        """
+        if not self._explicit:
+            raise SchemaError(
+                f"logs.log({name!r}, ...) on logs made by captured.init: a captured step logs with "
+                f"jaxlog.log({name!r}, ...); for the explicit style start from Logs.empty()"
+            )
+        hook = find_hook("training_step")
+        checked = check_call(name, value, hook, batch_size=batch_size, mask=mask, **options)
+        logged = lower_call(name, value, checked, batch_size=batch_size, mask=mask)
+        grown = self._with_entry(entry_of(logged.call, repeated=True, optional=True))
+        entry = grown.schema.find(name)
+        assert entry is not None  # _with_entry put it there
+        cells = contribution(entry, logged.value, logged.weight, logged.mask)
+        pending = grown.pending | {name: merge(entry, grown.pending[name], cells)}
+        return grown._replace(pending=pending)
+
+    def _with_entry(self, entry: Entry) -> Self:
+        schema = self.schema.with_entry(entry)
+        if schema == self.schema:
+            return self
+        if self._carry in _CARRIES:
+            new = self.schema.find(entry.name) is None
+            what = "a new key" if new else "a key with another dtype or weighting"
+            raise SchemaError(
+                f"logs.log({entry.name!r}, ...) is {what} inside a {self._carry}, whose carry "
+                f"cannot change its structure; declare it on the logs that go in: "
+                f"logs = logs.log({entry.name!r}, <a value like it>).reset()"
+            )
+        return self._widened(schema)
+
+    def _widened(self, schema: Schema) -> Self:
+        """Rows already on the tape say that they did not log the new key."""
+        wide = type(self).empty(schema, rows=self.tape.rows.shape[0])
+        for entry in self.schema:
+            if schema.find(entry.name) != entry:
+                raise SchemaError(
+                    f"logs.log({entry.name!r}, ...) with another dtype or weighting than before; "
+                    f"use one dtype, and batch_size= in each call or in none"
+                )
+        width = wide.tape.rows.shape[1] - self.tape.rows.shape[1]
+        nothing = pack_cells(schema, wide.pending)[-width:]
+        filler = jnp.broadcast_to(nothing, (self.tape.rows.shape[0], width))
+        rows = lax.concatenate([self.tape.rows, filler], 1)
+        tape = Tape(rows, self.tape.steps)
+        totals = lax.dynamic_update_slice(wide.totals, self.totals, (0,))
+        return wide._replace(
+            tape=tape,
+            totals=totals,
+            metrics=wide.metrics | self.metrics,
+            pending=wide.pending | self.pending,
+        )
+
+    def advance(self) -> Self:
+        """These logs with the current step finished and a new one begun.
+
+        Raises:
+            SchemaError: the logs were made by `captured.init`, whose steps end by themselves.
+        """
+        if not self._explicit:
+            raise SchemaError("logs.advance(): a captured step advances its logs by itself")
+        fresh = {entry.name: neutral(entry) for entry in self.schema}
+        return self.push(self.pending)[0]._replace(pending=fresh)
+
+    # ---- steps ------------------------------------------------------------------------------
+
+    def push(self, cells: StepCells, *, batch_size: float = 1.0) -> tuple[Self, jax.Array]:
+        """These logs after one more step, and the step's packed row.
+
+        Args:
+            cells: what the step logged; names left out count as not logged.
+            batch_size: the weight in means of a value that has none of its own.
+        """
+        cells = {e.name: cells[e.name] if e.name in cells else neutral(e) for e in self.schema}
+        row = pack_cells(self.schema, cells)
+        totals = self.totals
+        if totals is not None:
+            totals = running.fold_step(self.schema, totals, cells, batch_size)
+        metrics = {
+            name: state.merge(cells[name]["metric"]) for name, state in self.metrics.items()
+        }
+        tape = push_row(self.tape, row)
+        return self._replace(tape=tape, totals=totals, metrics=metrics), row
+
+    def reset(self) -> Self:
+        """Logs of the same schema in which nothing has been logged."""
+        return type(self).empty(
+            self.schema,
+            rows=self.tape.rows.shape[0],
+            explicit=self._explicit,
+            keep_totals=self.totals is not None,
+        )
+
+    # ---- reading ----------------------------------------------------------------------------
+
+    def compute(self) -> dict[str, jax.Array]:
+        """Name to the reduction over every finished step, shape (); works inside jit.
+
+        A mean over no value is NaN. Sums carry about 48 bits until this last rounding to float32.
+
+        Raises:
+            SchemaError: these logs keep no totals (a `Loop` reduces on the host).
+        """
+        if self.totals is None:
+            raise SchemaError(
+                "logs.compute(): these logs belong to a Loop, which reduces on the host; read "
+                "loop.callback_metrics"
+            )
+        values = running.total_values(self.schema, self.totals)
+        computed = {name: metric.compute() for name, metric in self.metrics.items()}
+        return {entry.name: (values | computed)[entry.name] for entry in self.schema}
+
+    def history(self) -> dict[str, np.ndarray]:
+        """Name to the values of the latest steps, oldest first: float64, one a step kept.
+
+        Fetches from the device. NaN stands where a step did not log the key; keys without
+        per-step values (a metric with `on_step=False`) are left out.
+        """
+        columns = decode_rows(self.schema, self.tape.fetch())
+        return {name: column.step_values() for name, column in columns.items() if column.has_steps}
+
+    # ---- several logs -----------------------------------------------------------------------
+
+    def merge(self, other: Logs) -> Self:
+        """The logs of both: first the steps of `self`, then those of `other`.
+
+        Raises:
+            SchemaError: the two hold different keys.
+        """
+        if self.schema != other.schema or (self.totals is None) != (other.totals is None):
+            raise SchemaError(
+                f"logs.merge(other): the two hold different keys: "
+                f"{[e.name for e in self.schema]} and {[e.name for e in other.schema]}"
+            )
+        totals = self.totals
+        if totals is not None:
+            totals = running.merge_totals(self.schema, totals, other.totals)
+        metrics = {name: state.merge(other.metrics[name]) for name, state in self.metrics.items()}
+        pending = {
+            e.name: merge(e, self.pending[e.name], other.pending[e.name])
+            for e in self.schema
+            if e.name in self.pending
+        }
+        tape = merge_tapes(self.tape, other.tape)
+        return self._replace(tape=tape, totals=totals, metrics=metrics, pending=pending)
+
+    def reduce(self, axis_name: Any) -> Self:
+        """The logs of all shards along a mesh axis as one, the same on each.
+
+        For use inside `shard_map` or `pmap`. Totals and metric states are reduced by their own
+        rules (weights summed with their numerators); the tape keeps this shard's rows, so its
+        `history` stays local.
+
+        Args:
+            axis_name: a mesh axis name or a tuple of them.
+
+        Raises:
+            SchemaError: these logs keep no totals (a `Loop` reduces on the host).
+        """
+        if self.totals is None:
+            raise SchemaError("logs.reduce(...): these logs belong to a Loop, which reduces them")
+        totals = running.reduce_totals(self.schema, self.totals, axis_name)
+        metrics = {name: state.reduce_mesh(axis_name) for name, state in self.metrics.items()}
+        return self._replace(totals=totals, metrics=metrics)
+
+    def __repr__(self) -> str:
+        names = ", ".join(entry.name for entry in self.schema)
+        return f"Logs({names})"
+
+
+def pack_cells(schema: Schema, cells: StepCells) -> jax.Array:
+    """One row of the tape: int32, shape `(words,)`."""
+    values: list[jax.Array] = []
+    roles = []
+    for entry in schema:
+        for role in entry.columns:
+            roles.append(role)
+            values.append(_column(cells[entry.name], role.name))
+    return pack(values, roles)
+
+
+def _column(cells: dict[str, Any], role: str) -> jax.Array:
+    if role == "value":
+        return lax.convert_element_type(jnp.asarray(cells["metric"].compute()), jnp.float32)
+    return cells[role]

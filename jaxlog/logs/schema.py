@@ -1,0 +1,262 @@
+"""What is logged, known before anything runs: the static half of `Logs`.
+
+A `Schema` is an ordered set of `Entry`s, one a name. An entry says how the calls of one step fold
+into its *cells* (device values, one per role) and so which columns its rows have:
+
+==========  =====  ============================================================================
+role        fold   meaning
+==========  =====  ============================================================================
+`raw`       add    a mean logged by exactly one call in a step: the value itself, in its own dtype
+`total`     add    a mean logged by several calls: the sum over the calls
+`units`     add    how many calls (0: the step logged nothing)
+`wtotal`    add    the sum of value times explicit weight
+`weight`    add    the sum of the explicit weights
+`sum`       add    the sum, in the value's own dtype
+`min`       min    the least value
+`max`       max    the greatest value
+`metric`    merge  a `Metric` state (no column; its step value is the column `value`)
+==========  =====  ============================================================================
+
+Weights by batch size have no cell: the host knows the size of every batch it handed out, so an
+epoch mean takes them in float64 and no program depends on them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+from jaxlog.errors import SchemaError
+
+__all__ = ["Entry", "LeafSpec", "Options", "Role", "Schema", "scalar_roles"]
+
+_ADDED = frozenset({"raw", "total", "units", "wtotal", "weight", "sum"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The options of a log call that hold for its key, defaults filled in.
+
+    Two calls with one name must agree on every one of them.
+    """
+
+    hook: str
+    on_step: bool
+    on_epoch: bool
+    prog_bar: bool = False
+    logger: bool = True
+    reduce_fx: str = "mean"
+    enable_graph: bool = False
+    sync_dist: bool = False
+    sync_dist_group: Hashable = None
+    add_dataloader_idx: bool = True
+    rank_zero_only: bool = False
+
+    def differences(self, other: Options) -> list[str]:
+        """The names of the options in which two calls differ."""
+        fields = (field.name for field in dataclasses.fields(self))
+        return [name for name in fields if getattr(self, name) != getattr(other, name)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Role:
+    """One cell: what it means and its dtype's name."""
+
+    name: str
+    dtype: str
+
+    @property
+    def fold(self) -> str:
+        """How two cells of this role combine: `"add"`, `"min"` or `"max"`."""
+        return "add" if self.name in _ADDED else self.name
+
+    @property
+    def words(self) -> int:
+        """Width in 32-bit words."""
+        return 2 if self.dtype.endswith("64") else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class LeafSpec:
+    """Shape and dtype of one leaf of a metric state."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """All that is known of one logged name.
+
+    Attributes:
+        name: the key as given to `log`.
+        options: what the calls said.
+        roles: the cells of a scalar, in the order of the table above; `("units",)` or nothing
+            for a metric.
+        metric: tree structure of the metric state, or None for a scalar.
+        leaves: shapes and dtypes of the state's leaves.
+    """
+
+    name: str
+    options: Options
+    roles: tuple[Role, ...]
+    metric: Any = None
+    leaves: tuple[LeafSpec, ...] = ()
+
+    @property
+    def columns(self) -> tuple[Role, ...]:
+        """What one row of the tape holds for this entry."""
+        if self.metric is None:
+            return self.roles
+        value = (Role("value", "float32"),) if self.options.on_step else ()
+        return value + self.roles
+
+    def role(self, name: str) -> Role | None:
+        """The role of that name, if this entry has it."""
+        return next((role for role in self.roles if role.name == name), None)
+
+    def join(self, other: Entry) -> Entry:
+        """The least entry that can hold what either holds.
+
+        Raises:
+            SchemaError: the two disagree about an option or about what is logged.
+        """
+        if self == other:
+            return self
+        _check_same_options(self, other)
+        if (self.metric, self.leaves) != (other.metric, other.leaves):
+            raise SchemaError(
+                f"{self.name!r} is logged as two different things: once as {_kind(self)}, once as "
+                f"{_kind(other)}; give one of them another name"
+            )
+        if self.metric is not None:
+            return self if self.roles else other
+        return dataclasses.replace(self, roles=_join_roles(self, other))
+
+    def optional(self) -> Entry:
+        """This entry, able to say that a step did not log it."""
+        if self.role("units") or self.role("weight"):
+            return self
+        return dataclasses.replace(self, roles=(*self.roles, Role("units", "int32")))
+
+
+def _kind(entry: Entry) -> str:
+    return "a number" if entry.metric is None else f"the metric {entry.metric}"
+
+
+def _check_same_options(a: Entry, b: Entry) -> None:
+    differing = a.options.differences(b.options)
+    if not differing:
+        return
+    if "hook" in differing:
+        raise SchemaError(
+            f"{a.name!r} is logged from two hooks, {a.options.hook!r} and {b.options.hook!r}; a "
+            f"key belongs to one hook: give one of the calls another name"
+        )
+    said = "; ".join(
+        f"{name}={getattr(a.options, name)!r} and {name}={getattr(b.options, name)!r}"
+        for name in differing
+    )
+    raise SchemaError(
+        f"{a.name!r} is logged twice in {a.options.hook!r} with different options ({said}); "
+        f"use the same options in each call, or another name"
+    )
+
+
+def scalar_roles(
+    reduce_fx: str, dtype: str, *, weighting: str, repeated: bool, optional: bool
+) -> tuple[Role, ...]:
+    """The cells that a scalar needs.
+
+    Args:
+        reduce_fx: `"mean"`, `"sum"`, `"min"` or `"max"`.
+        dtype: the value's dtype name, of 32 or 64 bits.
+        weighting: `"batch"` (weighed by batch size, on the host) or `"explicit"`.
+        repeated: whether more than one value may be logged in a step.
+        optional: whether a step may log nothing.
+    """
+    units = (Role("units", "int32"),)
+    if reduce_fx != "mean":
+        return (Role(reduce_fx, dtype), *(units if optional else ()))
+    total = "float64" if dtype.endswith("64") else "float32"
+    weight = (Role("weight", total),)
+    if weighting == "explicit":
+        return (Role("wtotal", total) if repeated else Role("raw", dtype), *weight)
+    if repeated:
+        return (Role("total", total), *units)
+    return (Role("raw", dtype), *(units if optional else ()))
+
+
+def _join_roles(a: Entry, b: Entry) -> tuple[Role, ...]:
+    reduce_fx = a.options.reduce_fx
+    counts = ("units", "weight")
+    dtypes = {role.dtype for entry in (a, b) for role in entry.roles if role.name not in counts}
+    dtype = dtypes.pop() if len(dtypes) == 1 else _wider(dtypes)
+    names = {role.name for entry in (a, b) for role in entry.roles}
+    if reduce_fx != "mean":
+        return scalar_roles(
+            reduce_fx, dtype, weighting="batch", repeated=True, optional="units" in names
+        )
+    both = [_split(entry) for entry in (a, b)]
+    by_batch = any(batch for batch, _ in both)
+    explicit = any(weighted for _, weighted in both)
+    repeated = bool({"total", "wtotal"} & names) or (by_batch and explicit)
+    roles: tuple[Role, ...] = ()
+    if by_batch:
+        optional = explicit or "units" in names
+        roles += scalar_roles(
+            "mean", dtype, weighting="batch", repeated=repeated, optional=optional
+        )
+    if explicit:
+        roles += scalar_roles("mean", dtype, weighting="explicit", repeated=repeated, optional=True)
+    return roles
+
+
+def _split(entry: Entry) -> tuple[bool, bool]:
+    """Whether an entry has a part weighed by batch size, and one with explicit weights."""
+    weighted = entry.role("weight") is not None
+    return (entry.role("total") is not None or not weighted), weighted
+
+
+def _wider(dtypes: set[str]) -> str:
+    return "float64" if any(dtype.endswith("64") for dtype in dtypes) else "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """An ordered set of entries with distinct names; hashable, so it can key a compile cache."""
+
+    entries: tuple[Entry, ...] = ()
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def find(self, name: str) -> Entry | None:
+        """The entry of that name, if there is one."""
+        return next((entry for entry in self.entries if entry.name == name), None)
+
+    @property
+    def words(self) -> int:
+        """Width of a row of the tape in 32-bit words."""
+        return sum(role.words for entry in self.entries for role in entry.columns)
+
+    def with_entry(self, entry: Entry) -> Schema:
+        """This schema with one more entry, joined to the one of its name if there is one."""
+        found = self.find(entry.name)
+        if found is None:
+            return Schema((*self.entries, entry))
+        joined = found.join(entry)
+        return Schema(tuple(joined if e.name == entry.name else e for e in self.entries))
+
+    def join(self, other: Schema) -> Schema:
+        """The least schema that holds what either logs; what only one logs becomes optional."""
+        names = {entry.name for entry in other}
+        joined = Schema(tuple(e if e.name in names else e.optional() for e in self.entries))
+        for entry in other:
+            known = self.find(entry.name) is not None
+            joined = joined.with_entry(entry if known else entry.optional())
+        return joined

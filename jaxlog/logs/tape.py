@@ -1,0 +1,140 @@
+"""The tape: a ring of packed rows, one a step, and how the host reads it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxlog.logs.packing import unpack_host
+from jaxlog.logs.schema import Entry, Schema
+
+__all__ = ["Column", "Tape", "decode_rows", "merge_tapes", "push_row"]
+
+
+class Tape(NamedTuple):
+    """The latest rows.
+
+    Attributes:
+        rows: int32, shape `(rows, words)`; step `i` stands in row `i % rows`.
+        steps: int32, shape (); how many steps were pushed.
+    """
+
+    rows: jax.Array
+    steps: jax.Array
+
+    @classmethod
+    def empty(cls, rows: int, words: int) -> Tape:
+        """A tape with room for `rows` steps."""
+        return cls(jnp.zeros((rows, words), jnp.int32), jnp.zeros((), jnp.int32))
+
+    def fetch(self) -> np.ndarray:
+        """The rows kept, oldest first, on the host: int32, shape `(n, words)`."""
+        rows, steps = np.asarray(self.rows), int(self.steps)
+        if steps <= len(rows):
+            return rows[:steps]
+        return np.roll(rows, -(steps % len(rows)), axis=0)
+
+
+def push_row(tape: Tape, row: jax.Array) -> Tape:
+    """The tape after one more step; the oldest row makes room."""
+    at = lax.rem(tape.steps, jnp.int32(tape.rows.shape[0]))
+    rows = lax.dynamic_update_slice(tape.rows, row[None, :], (at, jnp.int32(0)))
+    return Tape(rows, tape.steps + jnp.int32(1))
+
+
+def merge_tapes(first: Tape, second: Tape) -> Tape:
+    """The tape of the steps of `first` followed by those of `second`."""
+    size = first.rows.shape[0]
+    steps = first.steps + second.steps
+    slot = lax.iota(jnp.int32, size)
+    # The newest step that belongs into each slot of a ring of `steps` steps.
+    step = steps - 1 - lax.rem(steps - 1 - slot, jnp.int32(size))
+    from_second = step - first.steps
+    other = second.rows[lax.rem(jnp.maximum(from_second, 0), jnp.int32(second.rows.shape[0]))]
+    rows = jnp.where((from_second >= 0)[:, None], other, first.rows)
+    return Tape(rows, steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """What n steps logged under one name, on the host; arrays of shape `(n,)`.
+
+    Attributes:
+        entry: the name and its options.
+        cells: role name to values, in the dtype of the role.
+    """
+
+    entry: Entry
+    cells: dict[str, np.ndarray]
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether steps have a value of their own."""
+        return any(role != "units" for role in self.cells)
+
+    def present(self) -> np.ndarray:
+        """Which steps logged the name: bool, shape `(n,)`."""
+        counts = [self.cells[name] > 0 for name in ("units", "weight") if name in self.cells]
+        if counts:
+            return np.logical_or.reduce(counts)
+        return np.ones(len(next(iter(self.cells.values()), ())), bool)
+
+    def step_values(self, batch_sizes: np.ndarray | None = None) -> np.ndarray:
+        """The value of each step: float64; NaN where it was not logged.
+
+        Args:
+            batch_sizes: weights of values that have none of their own, shape `(n,)`; they matter
+                only where one step logged the name with and without `batch_size=`.
+        """
+        if "raw" in self.cells or "value" in self.cells:
+            raw = self.cells.get("raw", self.cells.get("value"))
+            values = np.asarray(raw, np.float64)
+        elif self.entry.options.reduce_fx == "mean":
+            numerators, denominators = self.means(batch_sizes)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values = numerators / denominators
+        else:
+            values = self.cells[self.entry.options.reduce_fx].astype(np.float64)
+        return np.where(self.present(), values, np.nan)
+
+    def means(self, batch_sizes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Weighted sums and weights of each step, float64, shape `(n,)`; 0 where not logged."""
+        present = self.present()
+        sizes = np.ones(len(present)) if batch_sizes is None else np.asarray(batch_sizes, float)
+        numerators, denominators = np.zeros(len(present)), np.zeros(len(present))
+        cells = {name: values.astype(np.float64) for name, values in self.cells.items()}
+        if "weight" in cells:
+            weighted = cells.get("wtotal")
+            if weighted is None:
+                with np.errstate(invalid="ignore"):
+                    weighted = cells["raw"] * cells["weight"]
+            numerators += np.where(cells["weight"] > 0, weighted, 0.0)
+            denominators += cells["weight"]
+        if "total" in cells or "weight" not in cells:
+            units = cells.get("units", np.ones(len(present)))
+            given = np.where(units > 0, sizes, 0.0)
+            value = cells["total"] / np.maximum(units, 1) if "total" in cells else cells["raw"]
+            with np.errstate(invalid="ignore"):
+                numerators += np.where(given > 0, value * given, 0.0)
+            denominators += given
+        return numerators, denominators
+
+
+def decode_rows(schema: Schema, rows: np.ndarray) -> dict[str, Column]:
+    """Fetched rows as columns, by name.
+
+    Args:
+        schema: what the rows hold.
+        rows: int32, shape `(n, schema.words)`.
+    """
+    roles = [role for entry in schema for role in entry.columns]
+    arrays = iter(unpack_host(rows, roles))
+    return {
+        entry.name: Column(entry, {role.name: next(arrays) for role in entry.columns})
+        for entry in schema
+    }

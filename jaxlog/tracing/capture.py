@@ -1,0 +1,199 @@
+"""`capture`: turns a function that logs into a pure function of its logs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlog.errors import LogArgumentError, SchemaError
+from jaxlog.logs import Logs, Schema
+from jaxlog.logs.hooks import find_hook, resolve_flags
+from jaxlog.tracing.context import capturing
+from jaxlog.tracing.control_flow import RULES
+from jaxlog.tracing.interpreter import Interpreter
+from jaxlog.tracing.sites import schema_of
+
+__all__ = ["Captured", "SchemaMismatch", "capture"]
+
+
+class SchemaMismatch(SchemaError):
+    """The program logs something that the logs it was given have no room for.
+
+    Attributes:
+        needed: the schema of the program.
+    """
+
+    def __init__(self, message: str, needed: Schema) -> None:
+        """An error that carries the schema to grow by."""
+        super().__init__(message)
+        self.needed = needed
+
+
+class _Traced(NamedTuple):
+    jaxpr: Any
+    out_tree: Any
+    schema: Schema
+    arrays: Sequence[Any]
+
+
+def capture(
+    fn: Callable[..., Any],
+    *,
+    hook: str = "training_step",
+    rows: int = 64,
+    keep_totals: bool = True,
+) -> Captured:
+    """`fn` as a pure function of its logs: `captured(logs, *args, **kwargs) -> (logs, out)`.
+
+    What `fn` logs, at any depth, flows out through every transform inside. The result can be
+    jitted, scanned, vmapped and donated like any other function. `captured.init(*args, **kwargs)`
+    gives the first logs by abstract tracing; it compiles and runs nothing.
+
+    Args:
+        fn: the function; arrays in its arguments are traced, every other leaf is static.
+        hook: whose defaults its log calls take.
+        rows: how many of the latest steps keep their own values.
+        keep_totals: whether to reduce over steps on the device, as `Logs.compute` needs.
+
+    Raises:
+        HookError: no such hook, or one where nothing can be logged.
+        LogArgumentError: `fn` is not callable.
+
+    Example:
+        >>> import jax, jaxlog
+        >>> def step(params, batch):
+        ...     def loss_fn(params):
+        ...         loss = ((batch @ params) ** 2).mean()
+        ...         jaxlog.log("loss", loss)
+        ...         return loss
+        ...     return params - 0.1 * jax.grad(loss_fn)(params)
+        >>> captured = jaxlog.capture(step)
+        >>> params, batch = jax.numpy.ones(2), jax.numpy.eye(2)
+        >>> logs = captured.init(params, batch)
+        >>> train = jax.jit(captured, donate_argnums=0)
+        >>> for _ in range(3):
+        ...     logs, params = train(logs, params, batch)
+        >>> [round(float(loss), 3) for loss in logs.history()["loss"]]
+        [1.0, 0.81, 0.656]
+    """
+    return Captured(fn, hook=hook, rows=rows, keep_totals=keep_totals)
+
+
+class Captured:
+    """A function whose logs are an argument and a result; made by `capture`."""
+
+    def __init__(
+        self, fn: Callable[..., Any], *, hook: str, rows: int = 64, keep_totals: bool = True
+    ) -> None:
+        """See `capture`."""
+        if not callable(fn):
+            raise LogArgumentError(
+                f"capture({fn!r}): takes a function; write capture(step), not capture(step(...))"
+            )
+        resolve_flags("anything", find_hook(hook), None, None)
+        functools.update_wrapper(self, fn, updated=())
+        self._fn = fn
+        self._hook = hook
+        self._rows = rows
+        self._keep_totals = keep_totals
+
+    def init(self, *args: Any, **kwargs: Any) -> Logs:
+        """The logs before the first step, for arguments of these shapes; runs nothing.
+
+        Args:
+            *args: as for the function; arrays may be `jax.ShapeDtypeStruct`.
+            **kwargs: likewise.
+
+        Raises:
+            SchemaError: two calls disagree about a key.
+            CaptureError: a log inside a primitive that capture cannot see through.
+        """
+        return self.empty(self.trace(args, kwargs).schema)
+
+    def empty(self, schema: Schema) -> Logs:
+        """Empty logs of that schema, with the rows and totals this function keeps."""
+        return Logs.empty(
+            schema, rows=self._rows, explicit=False, keep_totals=self._keep_totals
+        )
+
+    def __call__(self, logs: Logs, /, *args: Any, **kwargs: Any) -> tuple[Logs, Any]:
+        """`(logs after the step, what the function returns)`.
+
+        Raises:
+            SchemaError: the function logs other keys than the logs have room for.
+            LogArgumentError: the first argument is no `Logs`.
+        """
+        logs, _, out = self.step(logs, self.trace(args, kwargs), batch_size=_leading(args))
+        return logs, out
+
+    def trace(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Traced:
+        """The function's program for these arguments, and what it logs."""
+        leaves, in_tree = jax.tree.flatten((tuple(args), dict(kwargs)))
+        dynamic = [_is_array(leaf) for leaf in leaves]
+        static = [None if is_array else leaf for is_array, leaf in zip(dynamic, leaves, strict=True)]
+
+        def flat(*arrays: Any) -> Any:
+            rest = iter(arrays)
+            merged = [next(rest) if d else s for d, s in zip(dynamic, static, strict=True)]
+            args, kwargs = jax.tree.unflatten(in_tree, merged)
+            return self._fn(*args, **kwargs)
+
+        arrays = [leaf for is_array, leaf in zip(dynamic, leaves, strict=True) if is_array]
+        with capturing(self._hook):
+            jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(*arrays)
+        return _Traced(jaxpr, jax.tree.structure(shape), schema_of(jaxpr), arrays)
+
+    def step(
+        self, logs: Logs, traced: _Traced, *, batch_size: float = 1.0
+    ) -> tuple[Logs, jax.Array, Any]:
+        """`(logs after the step, the step's packed row, what the function returns)`."""
+        if not isinstance(logs, Logs):
+            raise LogArgumentError(
+                f"captured({type(logs).__name__}, ...): the first argument is the logs; write "
+                f"logs, out = captured(logs, *args), with logs = captured.init(*args) at first"
+            )
+        _check_room(logs.schema, traced.schema)
+        outs, cells = Interpreter(logs.schema, RULES).run(traced.jaxpr, traced.arrays)
+        logs, row = logs.push(cells, batch_size=batch_size)
+        return logs, row, jax.tree.unflatten(traced.out_tree, outs)
+
+
+def _check_room(room: Schema, needed: Schema) -> None:
+    if room.join(needed) == room:
+        return
+    have, want = {e.name: e for e in room}, {e.name: e for e in needed}
+    new = [name for name in want if name not in have]
+    gone = [name for name in have if name not in want and have[name] != have[name].optional()]
+    other = [name for name in want if name in have and have[name].join(want[name]) != have[name]]
+    said = [
+        f"{text} {', '.join(map(repr, names))}"
+        for text, names in (
+            ("now logs", new),
+            ("no longer logs", gone),
+            ("logs with another dtype, weighting or number of calls", other),
+        )
+        if names
+    ]
+    raise SchemaMismatch(
+        f"the logs given to this captured function do not fit it: it {' and '.join(said)}; start "
+        f"from logs = captured.init(*args) with the arguments it is called with",
+        needed,
+    )
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
+
+
+def _leading(args: Sequence[Any]) -> float:
+    """The batch size: the leading dimension of the first array in the last argument with one."""
+    for arg in reversed(args):
+        for leaf in jax.tree.leaves(arg):
+            if _is_array(leaf) and jnp.ndim(leaf) > 0:
+                return float(jnp.shape(leaf)[0])
+    return 1.0

@@ -1,0 +1,147 @@
+"""How cells leave each higher-order primitive: one rule each.
+
+Loops carry them, branches return the union with neutral elements for the missing, and everything
+that runs its jaxpr once returns them. Rules build on public JAX functions where those say the same
+thing; where parameters must survive to the letter (remat) the primitive itself is bound again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+
+from jaxlog.compat import scan_sizes, unspecified_sharding, without_consts
+from jaxlog.errors import CaptureError
+from jaxlog.tracing.interpreter import Interpreter, Results, Rule
+
+__all__ = ["RULES"]
+
+
+def _jit(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
+    def build(jaxpr: Any) -> Any:
+        def run(*args: Any) -> Results:
+            return interpreter.run(jaxpr, args)
+
+        run.__name__ = run.__qualname__ = eqn.params["name"]
+        free = unspecified_sharding()
+        shardings = {}
+        if any(s is not free for s in eqn.params["in_shardings"]):
+            shardings["in_shardings"] = tuple(eqn.params["in_shardings"])
+        if any(s is not free for s in eqn.params["out_shardings"]):
+            shardings["out_shardings"] = (list(eqn.params["out_shardings"]), free)
+        return jax.jit(
+            run, inline=eqn.params["inline"], keep_unused=eqn.params["keep_unused"], **shardings
+        )
+
+    return interpreter.jitted(eqn, build)(*args)
+
+
+def _scan(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
+    params = eqn.params
+    num_consts, num_carry = scan_sizes(params)
+    consts, carry = args[:num_consts], list(args[num_consts : num_consts + num_carry])
+    names = interpreter.names(params["jaxpr"])
+
+    def body(state: Any, xs: Any) -> Any:
+        carry, cells = state
+        outs, logged = interpreter.run(params["jaxpr"], [*consts, *carry, *xs])
+        return (outs[:num_carry], interpreter.merge(cells, logged)), outs[num_carry:]
+
+    (carry, cells), stacked = lax.scan(
+        body,
+        (carry, interpreter.neutral(names)),
+        list(args[num_consts + num_carry :]),
+        length=params["length"],
+        reverse=params["reverse"],
+        unroll=params["unroll"],
+    )
+    return [*carry, *stacked], cells
+
+
+def _while(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
+    params = eqn.params
+    in_cond, in_body = params["cond_nconsts"], params["body_nconsts"]
+    cond_consts, body_consts = args[:in_cond], args[in_cond : in_cond + in_body]
+    names = interpreter.names(params["body_jaxpr"])
+
+    def proceed(state: Any) -> Any:
+        carry, _ = state
+        return interpreter.run(params["cond_jaxpr"], [*cond_consts, *carry])[0][0]
+
+    def body(state: Any) -> Any:
+        carry, cells = state
+        outs, logged = interpreter.run(params["body_jaxpr"], [*body_consts, *carry])
+        return outs, interpreter.merge(cells, logged)
+
+    start = (list(args[in_cond + in_body :]), interpreter.neutral(names))
+    return lax.while_loop(proceed, body, start)
+
+
+def _cond(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
+    branches = eqn.params["branches"]
+    missing = interpreter.neutral(interpreter.names(*branches))
+
+    def branch(jaxpr: Any) -> Any:
+        def run(*operands: Any) -> Results:
+            outs, cells = interpreter.run(jaxpr, operands)
+            return outs, missing | cells
+
+        return run
+
+    index, *operands = args
+    return lax.switch(index, [branch(jaxpr) for jaxpr in branches], *operands)
+
+
+def _remat(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
+    # jax.checkpoint would forget that the equation was differentiated, and with it the barrier
+    # that keeps XLA from undoing the rematerialisation.
+    def run(*args: Any) -> Results:
+        return interpreter.run(eqn.params["jaxpr"], args)
+
+    closed, shape = jax.make_jaxpr(run, return_shape=True)(*args)
+    jaxpr, consts = without_consts(closed)
+    flat = eqn.primitive.bind(*consts, *args, **{**eqn.params, "jaxpr": jaxpr})
+    return jax.tree.unflatten(jax.tree.structure(shape), flat)
+
+
+def _custom(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
+    jaxpr = eqn.params["call_jaxpr"]
+
+    @jax.custom_jvp
+    def run(*args: Any) -> Results:
+        return interpreter.run(jaxpr, args)
+
+    @run.defjvp
+    def refuse(primals: Any, tangents: Any) -> Any:
+        # Differentiating the primal here would give gradients that the user's rule overrides.
+        del primals, tangents
+        names = interpreter.names(jaxpr)
+        raise CaptureError(
+            f"a captured function is differentiated from outside, through a "
+            f"{eqn.primitive.name} that logs {names[0]!r}; capture the function that takes the "
+            f"gradient: jaxlog.capture(lambda *args: jax.grad(f)(*args))"
+        )
+
+    return run(*args)
+
+
+def _call(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
+    return interpreter.run(eqn.params["call_jaxpr"], args)
+
+
+RULES: Mapping[str, Rule] = {
+    "jit": _jit,
+    "pjit": _jit,
+    "scan": _scan,
+    "while": _while,
+    "cond": _cond,
+    "remat2": _remat,
+    "checkpoint": _remat,
+    "custom_jvp_call": _custom,
+    "custom_vjp_call": _custom,
+    "closed_call": _call,
+    "core_call": _call,
+}

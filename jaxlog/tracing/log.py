@@ -1,0 +1,125 @@
+"""`log` and `log_dict`: what user code calls, at any depth of a traced step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxlog.errors import LogArgumentError
+from jaxlog.logs.arguments import check_call, lower_call
+from jaxlog.tracing.context import current_hook, is_captured
+from jaxlog.tracing.primitive import log_p
+
+__all__ = ["log", "log_dict"]
+
+
+def log(
+    name: str,
+    value: Any,
+    *,
+    prog_bar: bool = False,
+    logger: bool = True,
+    on_step: bool | None = None,
+    on_epoch: bool | None = None,
+    reduce_fx: Any = "mean",
+    enable_graph: bool = False,
+    sync_dist: bool = False,
+    sync_dist_group: Any = None,
+    add_dataloader_idx: bool = True,
+    batch_size: Any = None,
+    rank_zero_only: bool = False,
+    mask: Any = None,
+) -> None:
+    """Records a value, from anywhere in a traced step; returns nothing.
+
+    Works at any depth and under every JAX transform. Several values of one name in a step are
+    reduced by `reduce_fx`. Outside of `capture` (and of a `Loop`'s steps) it checks its arguments
+    and does nothing: the compiled program is the one without the call.
+
+    Args:
+        name: the key; a `/` groups it in TensorBoard.
+        value: one real number (any dtype, shape () or one element), an array together with `mask`,
+            or a `jaxlog.Metric`. Integers and bools stay exact; bfloat16 and float16 are kept as
+            float32.
+        prog_bar: show it in the progress bar.
+        logger: write it to the loggers.
+        on_step: keep the value of every step. Default: by hook, True in a training step.
+        on_epoch: reduce it over the epoch. Default: by hook, True in an evaluation step. With
+            both, the names fork into `name_step` and `name_epoch`.
+        reduce_fx: `"mean"` (weighted by batch size), `"sum"`, `"min"`, `"max"`, or
+            `jnp.mean/sum/min/max`.
+        enable_graph: accepted for Lightning's sake. A logged value never carries a gradient, and
+            never stops one.
+        sync_dist: reduce over devices that hold different values.
+        sync_dist_group: mesh axis name, a tuple of them, or `axis_index_groups`.
+        add_dataloader_idx: with several evaluation loaders, append `/dataloader_idx_i`.
+        batch_size: the weight of this value in means, int or float, shape (), may be traced.
+            Default: the leading dimension of the first array in the batch.
+        rank_zero_only: take the value of process 0 and never synchronise.
+        mask: bool, of the value's shape or broadcasting with it. False elements do not count, not
+            even as NaN; a mean over an array weighs by the number of True.
+
+    Raises:
+        LogArgumentError: a value, name or option that cannot be logged; at trace time.
+        HookError: the hook around the call does not allow it; at trace time.
+
+    Example:
+        >>> import jax, jaxlog
+        >>> def step(x):
+        ...     jaxlog.log("loss", (x ** 2).mean(), on_epoch=True)
+        ...     return x
+        >>> captured = jaxlog.capture(step)
+        >>> x = jax.numpy.arange(4.0)
+        >>> logs, out = jax.jit(captured)(captured.init(x), x)
+        >>> float(logs.compute()["loss"])
+        3.5
+    """
+    checked = check_call(
+        name,
+        value,
+        current_hook(),
+        prog_bar=prog_bar,
+        logger=logger,
+        on_step=on_step,
+        on_epoch=on_epoch,
+        reduce_fx=reduce_fx,
+        enable_graph=enable_graph,
+        sync_dist=sync_dist,
+        sync_dist_group=sync_dist_group,
+        add_dataloader_idx=add_dataloader_idx,
+        batch_size=batch_size,
+        rank_zero_only=rank_zero_only,
+        mask=mask,
+    )
+    if is_captured():
+        logged = lower_call(name, value, checked, batch_size=batch_size, mask=mask)
+        log_p.bind(*logged.operands, call=logged.call)
+
+
+def log_dict(mapping: Mapping[str, Any], **options: Any) -> None:
+    """Records several values with the same options: `log(name, value, **options)` for each.
+
+    Args:
+        mapping: names to values; not nested.
+        **options: as in `log`.
+
+    Raises:
+        LogArgumentError: `mapping` is no mapping, or holds something that cannot be logged.
+        HookError: the hook around the call does not allow it.
+
+    Example:
+        >>> import jax, jaxlog
+        >>> def step(x):
+        ...     jaxlog.log_dict({"low": x.min(), "high": x.max()}, on_epoch=True)
+        >>> captured = jaxlog.capture(step)
+        >>> logs, _ = captured(captured.init(jax.numpy.ones(2)), jax.numpy.ones(2))
+        >>> sorted(logs.compute())
+        ['high', 'low']
+    """
+    if not isinstance(mapping, Mapping):
+        raise LogArgumentError(
+            f"log_dict({mapping!r}): takes a mapping of names to values; for one value write "
+            f"jaxlog.log(name, value)"
+        )
+    for name, value in mapping.items():
+        log(name, value, **options)
