@@ -1,0 +1,20 @@
+"""What has to be set before anything imports jax, and hypothesis' profiles."""
+
+from __future__ import annotations
+
+import os
+
+# Read once, when jax starts its backend: so they stand above every other import. An environment
+# that says otherwise (an accelerator, another number of devices) is left alone.
+_FLAG = "--xla_force_host_platform_device_count"
+if _FLAG not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}=8".strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "agg")  # no test opens a window
+
+import hypothesis  # noqa: E402
+
+# No deadline: the first example of a property compiles. In CI the examples are the same every time.
+hypothesis.settings.register_profile("dev", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
