@@ -8,12 +8,16 @@
     construction.py     a subclass becomes a frozen dataclass pytree; leaves are checked and cast
     metric.py           Metric, the base
     arguments.py        checks on what of() is given
-    mean.py, ...        the metrics that ship, a file each
+    accumulators.py     the dtype that a sum, an extremum or a last value is kept in
+    mean.py, ...        the metrics that ship, an idea a file
 """
 
 from jaxlog.metrics.accuracy import Accuracy
 from jaxlog.metrics.declaration import state
+from jaxlog.metrics.extrema import Max, Min
+from jaxlog.metrics.last import Last
 from jaxlog.metrics.mean import Mean
 from jaxlog.metrics.metric import Metric
+from jaxlog.metrics.sum import Sum
 
-__all__ = ["Accuracy", "Mean", "Metric", "state"]
+__all__ = ["Accuracy", "Last", "Max", "Mean", "Metric", "Min", "Sum", "state"]

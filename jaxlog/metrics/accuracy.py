@@ -67,7 +67,7 @@ class Accuracy(Metric):
         if (logits is None) == (predictions is None):
             raise LogArgumentError(
                 f"Accuracy.of: got {'neither' if logits is None else 'both'} of logits and "
-                f"predictions; write Accuracy.of(logits=logits, labels=labels) for scores per class "
+                f"predictions; write Accuracy.of(logits=logits, labels=labels) for class scores "
                 f"or Accuracy.of(predictions=classes, labels=labels) for class indices"
             )
         if logits is not None:
@@ -97,8 +97,8 @@ def _class_indices(name: str, value: Any) -> jax.Array:
             else ("logits or probabilities", "logits=predictions instead")
         )
         raise LogArgumentError(
-            f"Accuracy.of: {name} has dtype {array.dtype} and shape {array.shape}, but class indices "
-            f"are integers; if these are {cause}, write {fix}"
+            f"Accuracy.of: {name} has dtype {array.dtype} and shape {array.shape}, but class "
+            f"indices are integers; if these are {cause}, write {fix}"
         )
     return array.astype(jnp.int32) if array.dtype == jnp.bool_ else array
 

@@ -1,7 +1,7 @@
-"""Turning a `Metric` subclass into a frozen dataclass pytree, and settling its leaves.
+"""Turning a `Metric` subclass into a frozen dataclass pytree, settling and showing its leaves.
 
-The classes are registered by hand rather than by `jax.tree_util.register_dataclass`, whose unflatten
-calls the constructor: there, leaves are checked and cast, whereas unflattening must take anything
+The classes are registered by hand rather than by `jax.tree_util.register_dataclass`, whose
+unflatten calls the constructor: there, leaves are checked and cast, whereas unflattening must take anything
 (tracers with mapped axes, shape structs, partition specs).
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxlog.errors import LogArgumentError
 from jaxlog.metrics.array_namespace import host_dtype
@@ -110,8 +111,8 @@ def settle_leaf(
     is_float = jnp.issubdtype(dtype, np.floating)
     if is_float and jnp.issubdtype(spec.dtype, np.integer):
         raise LogArgumentError(
-            f"{cls.__name__}: {name} has dtype {dtype}, but its state was declared as {spec.dtype}, "
-            f"which would cut off the fraction; declare {name} = state(0.0, {spec.reduce!r})"
+            f"{cls.__name__}: {name} has dtype {dtype}, but its state was declared "
+            f"as {spec.dtype}, which would cut off the fraction; declare {name} = state(0.0, {spec.reduce!r})"
         )
     if on_host and dtype == host_dtype(spec.dtype):
         return value
@@ -130,3 +131,12 @@ def _dtype_of(cls: type, name: str, value: Any) -> np.dtype:
         f"{cls.__name__}: {name} got {type(value).__name__} {value!r}, which is no real number or "
         f"array of them; convert it in of(), for instance with jnp.asarray"
     )
+
+
+def show_value(value: Any) -> str:
+    """A scalar as its number, a bigger array or a tracer as `float32[3,4]`, the rest as repr."""
+    if not hasattr(value, "dtype") or not hasattr(value, "shape"):
+        return repr(value)
+    if value.shape == () and not isinstance(value, (Tracer, jax.ShapeDtypeStruct)):
+        return str(value)
+    return f"{value.dtype}[{','.join(map(str, value.shape))}]"

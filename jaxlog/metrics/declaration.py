@@ -83,8 +83,9 @@ def _spec_of(name: str, default: Any, reduce: Reduce) -> StateSpec:
     )
     if not number:
         raise LogArgumentError(
-            f"state: the default of {name!r} has dtype {template.dtype}, but a state holds integers "
-            f"or floats; count with integers instead: {name}: jax.Array = state(0, reduce={reduce!r})"
+            f"state: the default of {name!r} has dtype {template.dtype}, but a state holds "
+            f"integers or floats; count with integers instead: "
+            f"{name}: jax.Array = state(0, reduce={reduce!r})"
         )
     if reduce == "mean" and jnp.issubdtype(template.dtype, np.integer):
         raise LogArgumentError(

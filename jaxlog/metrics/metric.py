@@ -8,19 +8,24 @@ their own order and get one answer.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self, dataclass_transform
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from jaxlog.compat import host_float64
 from jaxlog.errors import LogArgumentError
 from jaxlog.metrics import reductions
 from jaxlog.metrics.array_namespace import array_namespace, is_host, to_host_array
-from jaxlog.metrics.construction import check_config, register_metric, settle_leaf
+from jaxlog.metrics.construction import (
+    check_config,
+    register_metric,
+    settle_leaf,
+    show_value,
+)
 from jaxlog.metrics.declaration import OMITTED, StateDeclaration, StateSpec, state
 from jaxlog.metrics.reductions import MEAN_WEIGHT
 
@@ -141,7 +146,7 @@ class Metric:
         """`self` merged with `of(*args, **kwargs)` under the same configuration."""
         return self.merge(type(self).of(*args, **{**self.config, **kwargs}))
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: Any) -> Self:
         """The combination of both by the declared reductions; dtypes and shapes stay.
 
         On numpy leaves it is plain numpy, in whatever width they have (see `to_host`).
@@ -194,7 +199,11 @@ class Metric:
         if 0 in lead:
             return type(self).empty(**self.config)
         rows = jax.tree.map(lambda x: x.reshape((-1, *x.shape[num_leading:])), self)
-        return reductions.fold_rows(lambda a, b: a.merge(b), rows)
+        fold = functools.partial(reductions.fold_rows, lambda a, b: a.merge(b))
+        if array_namespace(*leaves.values()) is jnp:
+            for _ in range(mapped - num_leading):  # a user's merge expects unmapped leaves
+                fold = jax.vmap(fold, in_axes=1)
+        return fold(rows)
 
     def reduce_mesh(self, axis_name: Any) -> Self:
         """The merge over the shards along mesh axes, the same on each; for shard_map and pmap.
@@ -221,7 +230,7 @@ class Metric:
         """
         return jax.tree.map(to_host_array, self)
 
-    def host_merge(self, other: Self) -> Self:
+    def host_merge(self, other: Any) -> Self:
         """`merge` on the host, in 64 bits: both sides promoted, the result numpy again.
 
         Raises:
@@ -245,8 +254,8 @@ class Metric:
             number = np.asarray(self.to_host().compute())
         if number.shape != ():
             raise LogArgumentError(
-                f"{type(self).__name__}.compute: returned shape {number.shape}, but a logged metric "
-                f"is one number; reduce it, for instance with .mean(), or log one metric an entry"
+                f"{type(self).__name__}.compute: returned shape {number.shape}, but a logged "
+                f"metric is one number; reduce it, for instance with .mean(), or log one metric an entry"
             )
         return float(number)
 
@@ -290,13 +299,6 @@ class Metric:
 
     def __repr__(self) -> str:
         shown = {**self.config, **self._leaves()}
-        return f"{type(self).__name__}({', '.join(f'{n}={_show(v)}' for n, v in shown.items())})"
-
-
-def _show(value: Any) -> str:
-    """A scalar as its number, a bigger array or a tracer as `float32[3,4]`, the rest as repr."""
-    if not hasattr(value, "dtype") or not hasattr(value, "shape"):
-        return repr(value)
-    if value.shape == () and not isinstance(value, (Tracer, jax.ShapeDtypeStruct)):
-        return str(value)
-    return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+        return (
+            f"{type(self).__name__}({', '.join(f'{n}={show_value(v)}' for n, v in shown.items())})"
+        )

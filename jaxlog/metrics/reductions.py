@@ -1,9 +1,9 @@
 """The four declared reductions over dictionaries of leaves: merge two, fold axes, fold a mesh.
 
 A "mean" state is a true monoid because its class carries one more leaf, the number of batches
-behind the value (`MEAN_WEIGHT`, 0 in an empty metric); values merge by weighted mean. The fractions
-`weight / total` are formed before the product, so that the neutral element is exact and large values
-do not overflow on the way.
+behind the value (`MEAN_WEIGHT`, 0 in an empty metric); values merge by weighted mean. The
+fractions `weight / total` are formed before the product, so that the neutral element is exact and
+large values do not overflow on the way.
 """
 
 from __future__ import annotations
