@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,13 @@ from typing import Any
 import jax
 import jax.extend.core
 from jax.extend import source_info_util
+
+_ON_HOST: contextvars.ContextVar[bool] = contextvars.ContextVar("jaxlog_on_host", default=False)
+
+
+def on_host_float64() -> bool:
+    """Whether this code runs inside `host_float64`, unlike under a user's own x64 mode."""
+    return _ON_HOST.get()
 
 
 @contextlib.contextmanager
@@ -33,6 +41,8 @@ def host_float64() -> Iterator[None]:
             cpu = None
         if cpu is not None:
             stack.enter_context(jax.default_device(cpu))
+        token = _ON_HOST.set(True)
+        stack.callback(_ON_HOST.reset, token)
         yield
 
 

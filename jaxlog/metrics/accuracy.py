@@ -158,5 +158,7 @@ def _hits_of_predictions(predictions: Any, labels: jax.Array, top_k: int) -> jax
             f"{labels.shape}, but they go one to one; if predictions hold scores per class, write "
             f"logits=predictions"
         )
-    common = jnp.promote_types(predictions.dtype, labels.dtype)
+    # numpy's rule, since jax's refuses to mix integer dtypes under strict promotion.
+    wide = np.promote_types(predictions.dtype, labels.dtype)
+    common = jax.dtypes.canonicalize_dtype(wide)
     return predictions.astype(common) == labels.astype(common)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlog.errors import LogArgumentError
+from jaxlog.metrics.array_namespace import fits
 
 
 def real_array(where: str, name: str, value: Any) -> jax.Array:
@@ -19,11 +20,16 @@ def real_array(where: str, name: str, value: Any) -> jax.Array:
     """
     try:
         array = jnp.asarray(value)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise LogArgumentError(
             f"{where}: {name} got {type(value).__name__}, which is no array ({error}); "
             f"pass numbers or an array of them"
         ) from error
+    if not isinstance(value, jax.Array) and not fits(value, np.dtype(array.dtype)):
+        raise LogArgumentError(
+            f"{where}: {name} holds integers beyond {array.dtype}, which JAX would wrap around; "
+            f"pass {name} as floats, or switch on jax_enable_x64"
+        )
     kinds = (np.bool_, np.integer, np.floating)
     if not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
         raise LogArgumentError(

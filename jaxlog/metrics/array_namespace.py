@@ -57,6 +57,17 @@ def host_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float64)
 
 
+def fits(value: Any, dtype: np.dtype) -> bool:
+    """Whether concrete integers keep their value in `dtype`; floats lose digits, never wrap."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind == "O":  # Python ints beyond 64 bits
+            return False
+        return array.dtype.kind not in "iu" or bool(np.all(array.astype(dtype) == array))
+    except OverflowError:
+        return False
+
+
 def to_host_array(array: Any) -> np.ndarray:
     """The same values as a numpy array of int64, uint64 or float64, whichever keeps the kind.
 

@@ -1,8 +1,8 @@
 """Turning a `Metric` subclass into a frozen dataclass pytree, settling and showing its leaves.
 
 The classes are registered by hand rather than by `jax.tree_util.register_dataclass`, whose
-unflatten calls the constructor: there, leaves are checked and cast, whereas unflattening must take anything
-(tracers with mapped axes, shape structs, partition specs).
+unflatten calls the constructor: there, leaves are checked and cast, whereas unflattening must
+take anything (tracers with mapped axes, shape structs, partition specs).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.metrics.array_namespace import host_dtype
+from jaxlog.metrics.array_namespace import fits, host_dtype
 from jaxlog.metrics.declaration import (
     OMITTED,
     StateDeclaration,
@@ -94,6 +94,29 @@ def check_config(cls: type, config: Mapping[str, Any]) -> None:
             ) from None
 
 
+def check_config_names(cls: type, config: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Refuses names of `empty(**config)` that are no configuration, and misses those it needs."""
+    listed = ", ".join(known) or "none"
+    unknown = sorted(set(config) - set(known))
+    if unknown:
+        raise LogArgumentError(
+            f"{cls.__name__}.empty: got {', '.join(unknown)}, but the configuration fields of "
+            f"{cls.__name__} are: {listed}; to start from a batch write {cls.__name__}.of(...)"
+        )
+    unset = dataclasses.MISSING
+    required = {
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is unset and field.default_factory is unset
+    }
+    missing = [name for name in known if name in required and name not in config]
+    if missing:
+        raise LogArgumentError(
+            f"{cls.__name__}.empty: {', '.join(missing)} has no default; write "
+            f"{cls.__name__}.empty({', '.join(f'{name}=...' for name in missing)})"
+        )
+
+
 def settle_leaf(
     cls: type, name: str, spec: StateSpec, value: Any, default: float, *, on_host: bool
 ) -> Any:
@@ -112,10 +135,16 @@ def settle_leaf(
     if is_float and jnp.issubdtype(spec.dtype, np.integer):
         raise LogArgumentError(
             f"{cls.__name__}: {name} has dtype {dtype}, but its state was declared "
-            f"as {spec.dtype}, which would cut off the fraction; declare {name} = state(0.0, {spec.reduce!r})"
+            f"as {spec.dtype}, which would cut off the fraction; declare "
+            f"{name} = state(0.0, {spec.reduce!r})"
         )
     if on_host and dtype == host_dtype(spec.dtype):
         return value
+    if not isinstance(value, jax.Array) and not fits(value, spec.dtype):
+        raise LogArgumentError(
+            f"{cls.__name__}: {name}={value!r} does not fit {spec.dtype}; declare "
+            f"{name} = state(0.0, {spec.reduce!r}), or count in smaller steps"
+        )
     return cast_leaf(value, spec.dtype)
 
 

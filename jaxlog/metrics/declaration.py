@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlog.errors import LogArgumentError
+from jaxlog.metrics.array_namespace import host_dtype
 
 __all__ = ["Reduce", "StateDeclaration", "StateSpec", "state"]
 
@@ -33,16 +34,16 @@ OMITTED: Any = _Omitted()
 
 @dataclasses.dataclass(frozen=True)
 class StateSpec:
-    """The shape, dtype and reduction of one leaf; together they fix its neutral element."""
+    """The shape, dtype, reduction and neutral element of one leaf."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     reduce: Reduce
+    neutral: int | float
 
-    @property
-    def neutral(self) -> int | float:
-        """The value that merges into nothing: 0, +inf or the largest int, -inf or the smallest."""
-        return neutral_element(self.dtype, self.reduce)
+    def on_host(self) -> StateSpec:
+        """The same in 64 bits; the neutral element stays the declared dtype's."""
+        return dataclasses.replace(self, dtype=host_dtype(self.dtype))
 
 
 def neutral_element(dtype: np.dtype, reduce: Reduce) -> int | float:
@@ -95,7 +96,7 @@ def _spec_of(name: str, default: Any, reduce: Reduce) -> StateSpec:
     # np.zeros(n) is 64 bits wide, but without x64 the device holds 32, and the spec must say what
     # the device will hold.
     dtype = np.dtype(jax.dtypes.canonicalize_dtype(template.dtype))
-    spec = StateSpec(template.shape, dtype, reduce)
+    spec = StateSpec(template.shape, dtype, reduce, neutral_element(dtype, reduce))
     if not np.all((template == 0) | (template.astype(dtype) == spec.neutral)):
         raise LogArgumentError(
             f"state: the default of {name!r} is {default!r}, but a default fixes only shape and "

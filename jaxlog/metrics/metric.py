@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlog.compat import host_float64
+from jaxlog.compat import host_float64, on_host_float64
 from jaxlog.errors import LogArgumentError
 from jaxlog.metrics import reductions
 from jaxlog.metrics.array_namespace import array_namespace, is_host, to_host_array
 from jaxlog.metrics.construction import (
     check_config,
+    check_config_names,
     register_metric,
     settle_leaf,
     show_value,
@@ -130,15 +131,10 @@ class Metric:
             **config: static configuration fields.
 
         Raises:
-            LogArgumentError: a name in `config` is no configuration field.
+            LogArgumentError: a name in `config` is no configuration field, or one without a default
+                is missing.
         """
-        unknown = sorted(set(config) - set(cls._config_names))
-        if unknown:
-            known = ", ".join(cls._config_names) or "none"
-            raise LogArgumentError(
-                f"{cls.__name__}.empty: got {', '.join(unknown)}, but the configuration fields of "
-                f"{cls.__name__} are: {known}; to start from a batch write {cls.__name__}.of(...)"
-            )
+        check_config_names(cls, config, cls._config_names)
         weight = {MEAN_WEIGHT: 0.0} if MEAN_WEIGHT in cls._declarations else {}
         return cls(**config, **weight)
 
@@ -255,7 +251,8 @@ class Metric:
         if number.shape != ():
             raise LogArgumentError(
                 f"{type(self).__name__}.compute: returned shape {number.shape}, but a logged "
-                f"metric is one number; reduce it, for instance with .mean(), or log one metric an entry"
+                f"metric is one number; reduce it, for instance with .mean(), or log "
+                f"one metric an entry"
             )
         return float(number)
 
@@ -272,7 +269,10 @@ class Metric:
 
     def _specs(self) -> dict[str, StateSpec]:
         config = self.config
-        return {name: d.resolve(name, config) for name, d in self._declarations.items()}
+        specs = {name: d.resolve(name, config) for name, d in self._declarations.items()}
+        if on_host_float64():  # a user's merge or compute in jax.numpy must not narrow the leaves
+            return {name: spec.on_host() for name, spec in specs.items()}
+        return specs
 
     def _leaves(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self._declarations}
