@@ -118,7 +118,7 @@ def cast_leaf(leaf: Any, dtype: np.dtype) -> jax.Array:
     """`leaf` as a strongly typed jax array of `dtype`, in a buffer of its own if it was numpy."""
     if isinstance(leaf, jax.Array):
         return jax.lax.convert_element_type(leaf, dtype)
-    # jnp.array copies: a jax array that aliases the caller's numpy memory must not be donated.
+    # jnp.array promises a copy: memory shared with the caller's numpy array must not be donated.
     return jnp.array(np.asarray(leaf), dtype=dtype)
 
 

@@ -203,3 +203,10 @@ def test_last_is_the_last_present_shard() -> None:
 def test_reduce_axes_names_the_mapped_axes() -> None:
     with pytest.raises(LogArgumentError, match=r"num_leading=2.*1 mapped axes.*reduce_axes\(1\)"):
         jax.vmap(Mean.of)(XS).reduce_axes(2)
+
+
+def test_pmap(case):
+    reduced = jax.pmap(lambda x: case.of(x).reduce_mesh("d"), axis_name="d")(
+        BATCHES.astype(np.float32)
+    )
+    assert_answer(case, jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[0]), reduced))
