@@ -37,30 +37,28 @@ def strong(value: Any, dtype: str) -> jax.Array:
     return lax.convert_element_type(value, jnp.dtype(dtype))
 
 
-def _neutral_scalar(role: Role) -> jax.Array:
-    dtype = jnp.dtype(role.dtype)
+def _neutral_scalar(role: Role) -> np.ndarray:
+    dtype = np.dtype(role.dtype)
     if role.fold == "add":
-        return jnp.zeros((), dtype)
+        return np.zeros((), dtype)
     floating = np.issubdtype(dtype, np.floating)
     least, greatest = (
         (-np.inf, np.inf) if floating else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     )
-    return jnp.full((), greatest if role.fold == "min" else least, dtype)
+    return np.full((), greatest if role.fold == "min" else least, dtype)
 
 
 def neutral(entry: Entry) -> Cells:
-    """The cells of a step that has not logged this entry: `merge(neutral, c) == c`."""
+    """The cells of a step that has not logged this entry: `merge(neutral, c) == c`.
+
+    They are numpy arrays: constants of a program, and on the host no program at all.
+    """
     cells: Cells = {role.name: _neutral_scalar(role) for role in entry.roles}
     if entry.metric is not None:
-        example = jax.tree.unflatten(
-            entry.metric, [jnp.zeros(leaf.shape, leaf.dtype) for leaf in entry.leaves]
-        )
-        cells["metric"] = _empty_like(example)
+        zeros = [np.zeros(leaf.shape, leaf.dtype) for leaf in entry.leaves]
+        example: Metric = jax.tree.unflatten(entry.metric, zeros)
+        cells["metric"] = example.where(np.zeros((), bool))
     return cells
-
-
-def _empty_like(metric: Metric) -> Metric:
-    return metric.where(jnp.zeros((), bool))
 
 
 _PAIR = {"add": lax.add, "min": lax.min, "max": lax.max}

@@ -16,7 +16,7 @@ from jax import lax
 
 from jaxlog.logs.schema import Role
 
-__all__ = ["offsets", "pack", "unpack", "unpack_host"]
+__all__ = ["offsets", "pack", "pack_host", "unpack", "unpack_host"]
 
 # Measured on CPU: a chain of selects over at most this many words fuses into one kernel; longer
 # chains grow quadratically, a concatenation of single words makes one kernel a word.
@@ -61,6 +61,15 @@ def unpack(row: jax.Array, roles: Sequence[Role]) -> list[jax.Array]:
             bits = lax.squeeze(bits, (row.ndim - 1,))
         values.append(lax.bitcast_convert_type(bits, jnp.dtype(role.dtype)))
     return values
+
+
+def pack_host(values: Sequence[np.ndarray], roles: Sequence[Role]) -> np.ndarray:
+    """`pack` of numpy scalars, without a program."""
+    bits = [
+        np.asarray(value, role.dtype).reshape(1).view(np.int32)
+        for value, role in zip(values, roles, strict=True)
+    ]
+    return np.concatenate([np.zeros((0,), np.int32), *bits])
 
 
 def unpack_host(rows: np.ndarray, roles: Sequence[Role]) -> list[np.ndarray]:

@@ -29,7 +29,7 @@ from typing import Any
 
 from jaxlog.errors import SchemaError
 
-__all__ = ["Entry", "LeafSpec", "Options", "Role", "Schema", "scalar_roles"]
+__all__ = ["Entry", "LeafSpec", "Options", "Role", "Schema", "check_same_options", "scalar_roles"]
 
 _ADDED = frozenset({"raw", "total", "units", "wtotal", "weight", "sum"})
 
@@ -112,6 +112,11 @@ class Entry:
         value = (Role("value", "float32"),) if self.options.on_step else ()
         return value + self.roles
 
+    @property
+    def weighs_by_batch(self) -> bool:
+        """Whether a mean of this entry needs the size of its batch."""
+        return self.metric is None and self.options.reduce_fx == "mean" and _split(self)[0]
+
     def role(self, name: str) -> Role | None:
         """The role of that name, if this entry has it."""
         return next((role for role in self.roles if role.name == name), None)
@@ -124,7 +129,7 @@ class Entry:
         """
         if self == other:
             return self
-        _check_same_options(self, other)
+        check_same_options(self.name, self.options, other.options)
         if (self.metric, self.leaves) != (other.metric, other.leaves):
             raise SchemaError(
                 f"{self.name!r} is logged as two different things: once as {_kind(self)}, once as "
@@ -145,23 +150,27 @@ def _kind(entry: Entry) -> str:
     return "a number" if entry.metric is None else f"the metric {entry.metric}"
 
 
-def _check_same_options(a: Entry, b: Entry) -> None:
-    differing = a.options.differences(b.options)
-    if not differing:
-        return
+def check_same_options(name: str, a: Options, b: Options) -> None:
+    """Holds two calls that log one name to one hook and one set of options.
+
+    Raises:
+        SchemaError: they differ; the message says in what.
+    """
+    differing = a.differences(b)
     if "hook" in differing:
         raise SchemaError(
-            f"{a.name!r} is logged from two hooks, {a.options.hook!r} and {b.options.hook!r}; a "
-            f"key belongs to one hook: give one of the calls another name"
+            f"{name!r} is logged from two hooks, {a.hook!r} and {b.hook!r}; a key belongs to one "
+            f"hook: give one of the calls another name"
         )
-    said = "; ".join(
-        f"{name}={getattr(a.options, name)!r} and {name}={getattr(b.options, name)!r}"
-        for name in differing
-    )
-    raise SchemaError(
-        f"{a.name!r} is logged twice in {a.options.hook!r} with different options ({said}); "
-        f"use the same options in each call, or another name"
-    )
+    if differing:
+        said = "; ".join(
+            f"{option}={getattr(a, option)!r} and {option}={getattr(b, option)!r}"
+            for option in differing
+        )
+        raise SchemaError(
+            f"{name!r} is logged twice in {a.hook!r} with different options ({said}); use the same "
+            f"options in each call, or another name"
+        )
 
 
 def scalar_roles(

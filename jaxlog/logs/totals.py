@@ -12,10 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxlog.logs.cells import Cells, neutral, strong
-from jaxlog.logs.packing import pack, unpack
+from jaxlog.logs.packing import pack, pack_host, unpack
 from jaxlog.logs.schema import Entry, Role, Schema
 
 __all__ = ["empty_totals", "fold_step", "merge_totals", "reduce_totals", "total_values"]
@@ -93,15 +94,14 @@ def _from_words(schema: Schema, words: jax.Array) -> Totals:
     return totals
 
 
-def empty_totals(schema: Schema) -> jax.Array:
-    """Packed totals of no step at all; int32, shape `(words,)`."""
-    totals: Totals = {}
+def empty_totals(schema: Schema) -> np.ndarray:
+    """Packed totals of no step at all; int32, shape `(words,)`; numpy, compiles nothing."""
+    values: list[np.ndarray] = []
     for entry in _scalars(schema):
         fx = entry.options.reduce_fx
-        zero = (_float(0), _float(0))
-        sums = dict.fromkeys(_sums(entry), zero)
-        totals[entry.name] = sums or {fx: neutral(entry)[fx]}
-    return _to_words(schema, totals)
+        zeros = [np.zeros((), np.float32)] * (2 * len(_sums(entry)))
+        values += zeros or [neutral(entry)[fx]]
+    return pack_host(values, _layout(schema))
 
 
 def _map(schema: Schema, a: Totals, combine: Callable[[str, Any], Any]) -> Totals:

@@ -16,6 +16,7 @@ from jaxlog.logs.hooks import find_hook, resolve_flags
 from jaxlog.tracing.context import capturing
 from jaxlog.tracing.control_flow import RULES
 from jaxlog.tracing.interpreter import Interpreter
+from jaxlog.tracing.placement import place, placement_of
 from jaxlog.tracing.sites import schema_of
 
 __all__ = ["Captured", "SchemaMismatch", "capture"]
@@ -39,6 +40,7 @@ class _Traced(NamedTuple):
     out_tree: Any
     schema: Schema
     arrays: Sequence[Any]
+    key: Any
 
 
 def capture(
@@ -101,9 +103,13 @@ class Captured:
         self._hook = hook
         self._rows = rows
         self._keep_totals = keep_totals
+        self._handover: tuple[Any, _Traced] | None = None
 
     def init(self, *args: Any, **kwargs: Any) -> Logs:
-        """The logs before the first step, for arguments of these shapes; runs nothing.
+        """The logs before the first step, for arguments of these shapes; compiles and runs nothing.
+
+        They are placed where the step will return them: replicated over the devices of sharded
+        arguments.
 
         Args:
             *args: as for the function; arrays may be `jax.ShapeDtypeStruct`.
@@ -113,7 +119,8 @@ class Captured:
             SchemaError: two calls disagree about a key.
             CaptureError: a log inside a primitive that capture cannot see through.
         """
-        return self.empty(self.trace(args, kwargs).schema)
+        logs = self.empty(self.trace(args, kwargs).schema)
+        return place(logs, placement_of(jax.tree.leaves((args, kwargs))))
 
     def empty(self, schema: Schema) -> Logs:
         """Empty logs of that schema, with the rows and totals this function keeps."""
@@ -144,9 +151,15 @@ class Captured:
             return self._fn(*args, **kwargs)
 
         arrays = [leaf for is_array, leaf in zip(dynamic, leaves, strict=True) if is_array]
+        key = (in_tree, static, [_aval(array) for array in arrays])
+        if self._handover is not None:
+            known, traced = self._handover
+            self._handover = None
+            if _same(known, key):
+                return traced._replace(arrays=arrays)
         with capturing(self._hook):
             jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(*arrays)
-        return _Traced(jaxpr, jax.tree.structure(shape), schema_of(jaxpr), arrays)
+        return _Traced(jaxpr, jax.tree.structure(shape), schema_of(jaxpr), arrays, key)
 
     def step(
         self, logs: Logs, traced: _Traced, *, batch_size: float = 1.0
@@ -157,7 +170,13 @@ class Captured:
                 f"captured({type(logs).__name__}, ...): the first argument is the logs; write "
                 f"logs, out = captured(logs, *args), with logs = captured.init(*args) at first"
             )
-        _check_room(logs.schema, traced.schema)
+        try:
+            _check_room(logs.schema, traced.schema)
+        except SchemaMismatch:
+            # Whoever grows the logs calls again at once; the function is not traced twice.
+            if not any(isinstance(const, jax.core.Tracer) for const in traced.jaxpr.consts):
+                self._handover = (traced.key, traced._replace(arrays=()))
+            raise
         outs, cells = Interpreter(logs.schema, RULES).run(traced.jaxpr, traced.arrays)
         logs, row = logs.push(cells, batch_size=batch_size)
         return logs, row, jax.tree.unflatten(traced.out_tree, outs)
@@ -184,6 +203,17 @@ def _check_room(room: Schema, needed: Schema) -> None:
         f"from logs = captured.init(*args) with the arguments it is called with",
         needed,
     )
+
+
+def _aval(array: Any) -> Any:
+    return jax.typeof(array) if not isinstance(array, jax.ShapeDtypeStruct) else array
+
+
+def _same(a: Any, b: Any) -> bool:
+    try:
+        return bool(a == b)
+    except Exception:  # noqa: BLE001 - a static leaf's own ==, such as a numpy comparison
+        return False
 
 
 def _is_array(leaf: Any) -> bool:

@@ -1,0 +1,6 @@
+"""The host side: the loop, its hooks, and what it adds up."""
+
+from jaxlog.loop.callbacks import Callback
+from jaxlog.loop.loop import Loop
+
+__all__ = ["Callback", "Loop"]

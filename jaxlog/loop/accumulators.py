@@ -1,0 +1,82 @@
+"""Epoch reductions on the host, in float64 and int64: sums first, one division last."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from jaxlog.logs import Options
+from jaxlog.logs.tape import Column
+from jaxlog.metrics import Metric
+
+__all__ = ["Accumulator"]
+
+
+@dataclasses.dataclass
+class Accumulator:
+    """The reduction of one key over one epoch (and one loader).
+
+    Attributes:
+        options: how it reduces.
+        numerator: sum of value times weight, or the sum, minimum or maximum.
+        denominator: sum of the weights.
+        metric: the merged state of a logged metric, 64-bit numpy leaves.
+        is_empty: whether nothing was logged yet.
+    """
+
+    options: Options
+    numerator: float = 0.0
+    denominator: float = 0.0
+    metric: Metric | None = None
+    is_empty: bool = True
+
+    def add_column(self, column: Column, sizes: np.ndarray) -> None:
+        """Adds what several steps logged.
+
+        Args:
+            column: their values.
+            sizes: their batch sizes, float64, shape `(n,)`.
+        """
+        present = column.present()
+        if not present.any():
+            return
+        if self.options.reduce_fx == "mean":
+            numerators, denominators = column.means(sizes)
+            self.numerator += float(numerators.sum())
+            self.denominator += float(denominators.sum())
+            self.is_empty = False
+            return
+        values = column.step_values(sizes)[present]
+        self._reduce(float(getattr(np, self.options.reduce_fx)(values)))
+
+    def add_value(self, value: float, weight: float) -> None:
+        """Adds one value."""
+        if self.options.reduce_fx == "mean":
+            self.numerator += value * weight if weight else 0.0
+            self.denominator += weight
+            self.is_empty = False
+        else:
+            self._reduce(value)
+
+    def _reduce(self, value: float) -> None:
+        if self.is_empty:
+            self.numerator = value
+        elif self.options.reduce_fx == "sum":
+            self.numerator += value
+        else:
+            self.numerator = float(getattr(np, self.options.reduce_fx)([self.numerator, value]))
+        self.is_empty = False
+
+    def add_metric(self, metric: Metric) -> None:
+        """Adds the state that a window accumulated."""
+        self.metric = metric.to_host() if self.metric is None else self.metric.host_merge(metric)
+        self.is_empty = False
+
+    def compute(self) -> float:
+        """The reduced value; NaN for a mean of weight 0."""
+        if self.metric is not None:
+            return self.metric.host_compute()
+        if self.options.reduce_fx != "mean":
+            return self.numerator
+        return self.numerator / self.denominator if self.denominator else float("nan")

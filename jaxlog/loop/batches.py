@@ -1,0 +1,94 @@
+"""What the loop needs to know of batches and of what yields them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxlog.errors import LoopError
+
+__all__ = ["Loader", "batch_size", "iterable", "loaders_of", "sizes_in"]
+
+
+def sizes_in(batch: Any) -> Iterator[int]:
+    """The leading dimension of every array in a batch, in the order they stand there.
+
+    Mappings keep their own order (JAX would sort the keys). An array of shape () counts as 1.
+    """
+    if isinstance(batch, (jax.Array, np.ndarray)):
+        yield batch.shape[0] if batch.ndim else 1
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from sizes_in(value)
+    elif isinstance(batch, (list, tuple)):
+        for value in batch:
+            yield from sizes_in(value)
+    elif dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        for field in dataclasses.fields(batch):
+            yield from sizes_in(getattr(batch, field.name))
+    elif hasattr(batch, "shape") and hasattr(batch, "__array__"):
+        yield batch.shape[0] if len(batch.shape) else 1
+
+
+def batch_size(batch: Any) -> float | None:
+    """The leading dimension of the first array in a batch; None where it has no array."""
+    return next((float(size) for size in sizes_in(batch)), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loader:
+    """One source of batches.
+
+    Attributes:
+        batches: what yields them.
+        label: its name, where loaders come as a dict.
+    """
+
+    batches: Iterable[Any]
+    label: str | None = None
+
+    @property
+    def total(self) -> int | None:
+        """How many batches there are, where that is known."""
+        length = getattr(self.batches, "__len__", None)
+        return None if length is None else length()
+
+
+def loaders_of(batches: Any) -> list[Loader]:
+    """The loaders in what `validate` or `test` was given.
+
+    One iterable of batches is one loader. A dict, or a list whose every element is itself a list
+    or an iterator or a loader object (not an array, tuple or dict, which are batches), is several.
+
+    Raises:
+        LoopError: it cannot be iterated.
+    """
+    if isinstance(batches, Mapping):
+        return [Loader(iterable(value), str(name)) for name, value in batches.items()]
+    if isinstance(batches, list) and batches and all(map(_is_loader, batches)):
+        return [Loader(value) for value in batches]
+    return [Loader(iterable(batches))]
+
+
+def _is_loader(x: Any) -> bool:
+    if isinstance(x, (str, bytes, tuple, Mapping)) or hasattr(x, "__array__"):
+        return False
+    return isinstance(x, Iterable)
+
+
+def iterable(batches: Any) -> Iterable[Any]:
+    """`batches`, if it can be iterated.
+
+    Raises:
+        LoopError: it cannot.
+    """
+    if not isinstance(batches, Iterable):
+        raise LoopError(
+            f"a loop phase got {batches!r}, which is no iterable of batches; write "
+            f"loop.train(batches) with a list, a generator or a data loader"
+        )
+    return batches

@@ -1,0 +1,404 @@
+"""`Loop`: the host side. Phases, hooks, results; no value crosses but in packed windows."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Self
+
+import jax
+
+from jaxlog.errors import HookError, LogArgumentError, LoopError
+from jaxlog.logs.arguments import check_call
+from jaxlog.logs.hooks import Hook, find_hook
+from jaxlog.loop.batches import Loader, iterable, loaders_of
+from jaxlog.loop.callbacks import overriding
+from jaxlog.loop.phase import Phase
+from jaxlog.loop.pipeline import Pipeline
+from jaxlog.loop.progress import ProgressValues
+from jaxlog.loop.resume import restore_phase, state_of
+from jaxlog.loop.run import Run
+from jaxlog.loop.step import LoopStep
+from jaxlog.loop.window import HostValue
+
+__all__ = ["Loop"]
+
+_STEP_HOOKS = {"train": "training_step", "validate": "validation_step", "test": "test_step"}
+
+
+class Loop:
+    """The host loop: opens phases, threads logs through steps, reduces, shows and writes.
+
+    Args:
+        logger: a logger, a list of them, None for TensorBoard and CSV files under
+            `./jaxlog_logs`, or False for none.
+        log_every_n_steps: training rows are written when `(global_step + 1)` is a multiple of it;
+            0 writes none. Every step counts in epoch values all the same.
+        progress_bar: True for a `TqdmProgressBar`, False for none, or a bar of your own.
+        callbacks: `Callback`s, or plain objects with some of its methods.
+        window_steps: how many steps are kept on the device between two fetches.
+        window_secs: fetch earlier when that many seconds have passed (one process only).
+
+    Raises:
+        LogArgumentError: an argument out of range.
+
+    Example:
+        >>> import jax, jaxlog
+        >>> def train_step(w, batch):
+        ...     jaxlog.log("loss", ((batch - w) ** 2).mean(), on_epoch=True)
+        ...     return w + 0.5 * (batch.mean() - w)
+        >>> logger = jaxlog.MemoryLogger()
+        >>> loop = jaxlog.Loop(logger, log_every_n_steps=1, progress_bar=False)
+        >>> train_step = loop.training_step(train_step)
+        >>> w = jax.numpy.zeros(())
+        >>> with loop:
+        ...     for epoch in loop.epochs(1):
+        ...         for batch in loop.train([jax.numpy.ones(2), jax.numpy.ones(2)]):
+        ...             w = train_step(w, batch)
+        >>> loop.callback_metrics["loss_epoch"]
+        0.625
+        >>> logger.rows[0]
+        (0, {'loss_step': 1.0, 'epoch': 0.0})
+    """
+
+    def __init__(
+        self,
+        logger: Any = None,
+        *,
+        log_every_n_steps: int = 50,
+        progress_bar: Any = True,
+        callbacks: Iterable[Any] = (),
+        window_steps: int = 64,
+        window_secs: float = 5.0,
+    ) -> None:
+        _check_count("log_every_n_steps", log_every_n_steps, least=0)
+        _check_count("window_steps", window_steps, least=1)
+        self.log_every_n_steps = log_every_n_steps
+        self.loggers: list[Any] = _loggers(logger)
+        self.callbacks: list[Any] = list(callbacks)
+        bar = _progress_bar(progress_bar)
+        # The bar comes last, so that it shows what callbacks logged.
+        self._hooks = overriding([*self.callbacks, *([] if bar is None else [bar])])
+        self._hook: str | None = None
+        self._run = Run(self, window_steps, window_secs)
+        writes = jax.process_index() == 0
+        self.pipeline = Pipeline(self.loggers if writes else [])
+        self._progress = ProgressValues(self._run.recorders, self.pipeline)
+        self._restored: dict[str, Any] | None = None
+        self._is_set_up = False
+
+    # ---- steps ----------------------------------------------------------------------------------
+
+    def training_step(
+        self,
+        fn: Callable[..., Any] | None = None,
+        *,
+        transform: Callable[..., Any] = jax.jit,
+        **transform_kwargs: Any,
+    ) -> Any:
+        """`fn` captured and compiled; call it as before, inside `loop.train`.
+
+        Args:
+            fn: the step; None makes this a decorator with arguments.
+            transform: what compiles it, `jax.jit` or something called like it.
+            **transform_kwargs: what `transform` takes, said of `fn`'s own arguments, such as
+                `donate_argnums=0` or `static_argnames=("train",)`.
+
+        Raises:
+            LogArgumentError: `fn` is not callable.
+        """
+        return self._step("train", fn, transform, transform_kwargs)
+
+    def validation_step(
+        self,
+        fn: Callable[..., Any] | None = None,
+        *,
+        transform: Callable[..., Any] = jax.jit,
+        **transform_kwargs: Any,
+    ) -> Any:
+        """As `training_step`, for `loop.validate`."""
+        return self._step("validate", fn, transform, transform_kwargs)
+
+    def test_step(
+        self,
+        fn: Callable[..., Any] | None = None,
+        *,
+        transform: Callable[..., Any] = jax.jit,
+        **transform_kwargs: Any,
+    ) -> Any:
+        """As `training_step`, for `loop.test`."""
+        return self._step("test", fn, transform, transform_kwargs)
+
+    def _step(
+        self,
+        stage: str,
+        fn: Callable[..., Any] | None,
+        transform: Callable[..., Any],
+        transform_kwargs: Mapping[str, Any],
+    ) -> Any:
+        if fn is None:
+            return functools.partial(
+                self._step, stage, transform=transform, transform_kwargs=transform_kwargs
+            )
+        recorder = self._run.recorders[stage]
+        step = LoopStep(recorder, fn, _STEP_HOOKS[stage], transform, transform_kwargs)
+        recorder.steps.append(step)
+        return step
+
+    # ---- iterators ------------------------------------------------------------------------------
+
+    def epochs(self, count: int) -> Iterator[int]:
+        """Yields the number of each of `count` more epochs, from `current_epoch` on.
+
+        Raises:
+            LogArgumentError: `count` is no int, or negative.
+            LoopError: inside another `epochs`, or after `close`.
+        """
+        _check_count("count", count, least=0)
+        return self._run.epochs(count)
+
+    def train(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yields training batches; one pass is an epoch, or part of the one `epochs` runs.
+
+        Raises:
+            LoopError: not an iterable, inside another `train`, or after `close`.
+        """
+        return self._run.train(Loader(iterable(batches)))
+
+    def validate(self, batches: Any) -> Iterator[Any]:
+        """Yields validation batches; may run inside training, whose own values it leaves alone.
+
+        Args:
+            batches: an iterable of batches, or several: a dict of loaders, or a list of lists or
+                of loader objects. Several append `/dataloader_idx_i`, or `/name` from a dict.
+
+        Raises:
+            LoopError: not an iterable, inside another `validate`, or after `close`.
+        """
+        return self._run.evaluate("validate", loaders_of(batches))
+
+    def test(self, batches: Any) -> Iterator[Any]:
+        """As `validate`, for test batches; outside of `epochs` the metric mappings start afresh."""
+        return self._run.evaluate("test", loaders_of(batches))
+
+    # ---- logging on the host --------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def hook(self, name: str) -> Iterator[None]:
+        """`loop.log` calls inside take the defaults of the hook `name`.
+
+        Raises:
+            HookError: no such hook.
+        """
+        before, self._hook = self._hook, find_hook(name).name
+        try:
+            yield
+        finally:
+            self._hook = before
+
+    def log(self, name: str, value: Any, *, batch_size: Any = None, **options: Any) -> None:
+        """Logs a value on the host: a number, a `jax.Array` (not waited for), or a `Metric`.
+
+        Args:
+            name: the key.
+            value: shape ().
+            batch_size: its weight in means; default the size of the running batch, 1 outside.
+            **options: as in `jaxlog.log`, with the defaults of the hook it is called in.
+
+        Raises:
+            LogArgumentError: a name, value or option that cannot be logged.
+            HookError: outside of any phase, or in a hook that does not allow it.
+            SchemaError: the key was logged before with other options, or from another hook.
+        """
+        hook = self._current_hook(name)
+        checked = check_call(name, value, hook, batch_size=batch_size, **options)
+        assert hook.stage is not None  # hooks without a stage forbid logging
+        recorder = self._run.recorders[hook.stage]
+        weight = None if batch_size is None else float(batch_size)
+        if hook.steps and recorder.in_batch:
+            recorder.register(name, checked)
+            recorder.add_host(name, checked, value, weight)
+        elif not hook.steps and recorder.phase is not None:
+            recorder.register(name, checked)
+            self.pipeline.drain.start(value)
+            recorder.phase.deferred.append(HostValue(name, checked, value, weight))
+        else:
+            raise HookError(
+                f"loop.log({name!r}, ...) in {hook.name!r}, but no {hook.stage} "
+                f"{'batch' if hook.steps else 'phase'} is running; log inside "
+                f"loop.{hook.stage}(...), or from a Callback"
+            )
+
+    def _current_hook(self, name: str) -> Hook:
+        if self._hook is not None:
+            return find_hook(self._hook)
+        if self._run.stack:
+            return find_hook(_STEP_HOOKS[self._run.stack[-1].stage])
+        raise HookError(
+            f"loop.log({name!r}, ...) outside of any phase; log inside loop.train(...) or "
+            f"loop.validate(...), or say which hook it belongs to: "
+            f"with loop.hook('on_train_epoch_end'): loop.log({name!r}, ...)"
+        )
+
+    def fire(self, hook: str, *args: Any) -> None:
+        """Calls a hook's methods in every callback."""
+        methods = self._hooks[hook]
+        if not methods:
+            return
+        before, self._hook = self._hook, hook if hook != "on_exception" else "teardown"
+        try:
+            for method in methods:
+                method(self, *args)
+        finally:
+            self._hook = before
+
+    # ---- results --------------------------------------------------------------------------------
+
+    @property
+    def callback_metrics(self) -> Mapping[str, float]:
+        """Everything logged, by tag and by bare name; fetches what it needs, one copy a window."""
+        return self._mapping("callback")
+
+    @property
+    def logged_metrics(self) -> Mapping[str, float]:
+        """What was handed to the loggers."""
+        return self._mapping("logged")
+
+    @property
+    def progress_bar_metrics(self) -> Mapping[str, float]:
+        """What was logged with `prog_bar=True`."""
+        return self._mapping("progress_bar")
+
+    def _mapping(self, which: str) -> Mapping[str, float]:
+        self._run.sync()
+        return types.MappingProxyType(dict(getattr(self.pipeline.results, which)))
+
+    def progress_values(self) -> Mapping[str, float]:
+        """As `progress_bar_metrics`, but what has arrived by now: never waits for the device."""
+        return self._progress.latest()
+
+    def forget(self) -> None:
+        """Empties the three mappings."""
+        self._run.sync()
+        self.pipeline.results.clear()
+
+    # ---- where the loop stands ------------------------------------------------------------------
+
+    @property
+    def global_step(self) -> int:
+        """Training batches finished; inside a training batch, its index over all epochs."""
+        return self._run.global_step
+
+    @property
+    def current_epoch(self) -> int:
+        """Epochs finished; inside an epoch, its number."""
+        return self._run.current_epoch
+
+    @property
+    def num_epochs(self) -> int | None:
+        """How many epochs the running `epochs` was asked for."""
+        return self._run.num_epochs
+
+    @property
+    def total_batches(self) -> int | None:
+        """How many batches the running loader has, where it has a length."""
+        loader = self._run.loader
+        return None if loader is None else loader.total
+
+    @property
+    def dataloader_idx(self) -> int:
+        """Index of the running loader."""
+        return self._run.dataloader_idx
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters and accumulators, as plain data and numpy arrays, to resume from."""
+        self._run.sync()
+        return state_of(self._run)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resumes: counters go on, and the epoch under way keeps what it had accumulated.
+
+        Raises:
+            LoopError: `state` is not from `state_dict`, or the loop has already run.
+        """
+        if self._run.stack or self._run.in_fit:
+            raise LoopError("loop.load_state_dict(...) inside a phase; load before loop.epochs")
+        self._restored = self._run.load(state)
+
+    def restore(self, phase: Phase) -> None:
+        """Gives a new phase the accumulators of a resumed run, once."""
+        if self._restored is not None and phase.is_training:
+            restore_phase(phase, self._restored)
+            self._restored = None
+
+    # ---- durability -----------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Fetches and writes everything logged; returns when loggers have it on storage.
+
+        Raises:
+            LoggerError: a logger failed, now or in the background.
+        """
+        self._run.sync()
+        if not self._run.stack:
+            for stage in ("validate", "test"):
+                self._run.seal(stage)
+        self.pipeline.flush()
+
+    def close(self) -> None:
+        """Ends what is open, flushes and closes the loggers; a second call does nothing.
+
+        Raises:
+            LoggerError: a logger failed, now or in the background.
+        """
+        if self._run.closed:
+            return
+        try:
+            self._run.finish()
+        finally:
+            self._run.closed = True
+            self.pipeline.close()
+        self.fire("teardown")
+
+    def __enter__(self) -> Self:
+        if not self._is_set_up:
+            self._is_set_up = True
+            self.fire("setup")
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            self.fire("on_exception", error)
+            self._run.abandon()
+            self.close()
+        except Exception as other:  # noqa: BLE001 - the first error is the one that matters
+            error.add_note(f"and closing the loop failed: {type(other).__name__}: {other}")
+
+
+def _check_count(name: str, value: Any, *, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise LogArgumentError(f"{name}={value!r}: takes an int of at least {least}")
+
+
+def _loggers(logger: Any) -> list[Any]:
+    if logger is None:
+        from jaxlog.loggers import CSVLogger, TensorBoardLogger
+
+        events = TensorBoardLogger(".")
+        return [events, CSVLogger(".", version=events.version)]
+    if logger is False:
+        return []
+    return list(logger) if isinstance(logger, (list, tuple)) else [logger]
+
+
+def _progress_bar(bar: Any) -> Any:
+    if bar is True:
+        from jaxlog.progress import TqdmProgressBar
+
+        return TqdmProgressBar()
+    return None if bar is False else bar

@@ -1,0 +1,131 @@
+"""What one stage (training, validation or test) keeps from phase to phase."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from jaxlog.errors import HookError, LogArgumentError
+from jaxlog.logs import Options
+from jaxlog.logs.schema import check_same_options
+from jaxlog.loop.names import loader_suffix
+from jaxlog.loop.phase import Phase
+from jaxlog.loop.step import LoopStep
+from jaxlog.loop.window import HostValue, Segment, Window
+
+__all__ = ["Recorder"]
+
+
+class Recorder:
+    """The steps of a stage, the keys they log, and the window being filled.
+
+    Attributes:
+        stage: `"train"`, `"validate"` or `"test"`.
+        rows: how many steps a window holds.
+        steps: the step functions of this stage.
+        phase: the phase that is open, or ended but not yet written; None between.
+        window: what was logged since the last fetch began.
+        counts: batches seen by each loader over all phases, the x axis of evaluation steps.
+    """
+
+    def __init__(self, stage: str, rows: int) -> None:
+        """A stage in which nothing has happened."""
+        self.stage = stage
+        self.rows = rows
+        self.steps: list[LoopStep] = []
+        self.phase: Phase | None = None
+        self.window: Window | None = None
+        self.counts: dict[int, int] = {}
+        self.in_batch = False
+        self.calls = 0
+        self.outputs: Any = None
+        self._keys: dict[str, Options] = {}
+
+    # ---- batches --------------------------------------------------------------------------------
+
+    def open_loader(self, phase: Phase, index: int, label: str | None, count: int) -> None:
+        """Begins the batches of one loader."""
+        self.window = Window(phase, index, loader_suffix(index, label, count))
+
+    def begin_batch(self, step: int, size: float | None) -> None:
+        """Begins a batch with the given x value."""
+        window = self._window()
+        window.steps.append(step)
+        window.sizes.append(size)
+        window.times.append(time.time())
+        self.in_batch = True
+        self.calls = 0
+
+    def end_batch(self) -> None:
+        """Ends the batch."""
+        self.in_batch = False
+        self.outputs = None
+
+    def take_window(self) -> Window | None:
+        """The window so far, or None if nothing was logged; a new one goes on after it.
+
+        A batch that is still running stands in both: as the last of the one, the first of the
+        other.
+        """
+        window = self._window()
+        window.segments += [part for part in (step.take() for step in self.steps) if part]
+        window.is_open = self.in_batch
+        self.window = fresh = Window(window.phase, window.loader, window.suffix)
+        if self.in_batch:
+            fresh.steps = window.steps[-1:]
+            fresh.sizes = window.sizes[-1:]
+            fresh.times = window.times[-1:]
+        return window if window.segments or window.host else None
+
+    def _window(self) -> Window:
+        assert self.window is not None  # phases open a loader before they hand out batches
+        return self.window
+
+    # ---- logging --------------------------------------------------------------------------------
+
+    def begin_call(self, name: str) -> int:
+        """Registers a call of a step function; returns the batch's index in the window.
+
+        Raises:
+            HookError: no batch of this stage is running.
+        """
+        if not self.in_batch:
+            raise HookError(
+                f"{name}(...) logs in the {self.stage} stage, but no {self.stage} batch is "
+                f"running; call it inside: for batch in loop.{self.stage}(batches): ..."
+            )
+        self.calls += 1
+        return len(self._window()) - 1
+
+    def require_size(self, name: str) -> None:
+        """Checks that the running batch has a size.
+
+        Raises:
+            LogArgumentError: it has none.
+        """
+        if self._window().sizes[-1] is None:
+            raise LogArgumentError(
+                f"log({name!r}, ..., on_epoch=True): the batch holds no array, so its size, the "
+                f"weight in the mean over the epoch, is unknown; write log({name!r}, ..., "
+                f"batch_size=<number of examples>)"
+            )
+
+    def add_segment(self, segment: Segment | None) -> None:
+        """Adds what a step function logged."""
+        if segment is not None:
+            self._window().segments.append(segment)
+
+    def add_host(self, name: str, options: Options, value: Any, weight: float | None) -> None:
+        """Adds what the host logged in the running batch."""
+        if weight is None and options.on_epoch and options.reduce_fx == "mean":
+            self.require_size(name)
+        window = self._window()
+        window.host.append(HostValue(name, options, value, weight, len(window) - 1))
+
+    def register(self, name: str, options: Options) -> None:
+        """Holds a key to one hook and one set of options in this stage.
+
+        Raises:
+            SchemaError: it was logged before with others.
+        """
+        check_same_options(name, self._keys.setdefault(name, options), options)

@@ -1,0 +1,56 @@
+"""The resume state of a loop: counters and accumulators as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from jaxlog.logs import Options
+from jaxlog.loop.accumulators import Accumulator
+from jaxlog.loop.phase import Phase
+
+if TYPE_CHECKING:
+    from jaxlog.loop.run import Run
+
+__all__ = ["restore_phase", "state_of"]
+
+FORMAT = 1
+
+
+def state_of(run: Run) -> dict[str, Any]:
+    """What `Run.load` and `restore_phase` take back."""
+    phase = run.recorders["train"].phase
+    accumulators = [] if phase is None else phase.accumulators.items()
+    return {
+        "format": FORMAT,
+        "global_step": run.global_step,
+        "current_epoch": run.current_epoch,
+        "evaluation_batches": {
+            stage: dict(run.recorders[stage].counts) for stage in ("validate", "test")
+        },
+        "training_accumulators": [
+            {
+                "name": name,
+                "suffix": suffix,
+                "options": dataclasses.asdict(accumulator.options),
+                "numerator": accumulator.numerator,
+                "denominator": accumulator.denominator,
+                "metric": accumulator.metric,
+                "is_empty": accumulator.is_empty,
+            }
+            for (name, suffix), accumulator in accumulators
+        ],
+    }
+
+
+def restore_phase(phase: Phase, state: Mapping[str, Any]) -> None:
+    """Gives a training phase the accumulators it had when the state was taken."""
+    for saved in state["training_accumulators"]:
+        phase.accumulators[saved["name"], saved["suffix"]] = Accumulator(
+            Options(**saved["options"]),
+            saved["numerator"],
+            saved["denominator"],
+            saved["metric"],
+            saved["is_empty"],
+        )

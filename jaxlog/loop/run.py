@@ -1,0 +1,299 @@
+"""The iterators of a loop: epochs, and the phases in them, from first hook to last."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from jaxlog.errors import LoopError
+from jaxlog.loop.batches import Loader, batch_size
+from jaxlog.loop.phase import Phase
+from jaxlog.loop.recorder import Recorder
+from jaxlog.loop.resume import FORMAT
+
+if TYPE_CHECKING:
+    from jaxlog.loop.loop import Loop
+
+__all__ = ["Run"]
+
+_PREFIX = {"train": "on_train", "validate": "on_validation", "test": "on_test"}
+
+
+class Run:
+    """Where a loop stands: counters, open phases, and the moves between them.
+
+    Attributes:
+        global_step: training batches finished.
+        current_epoch: epochs finished; inside an epoch, its number.
+        stack: recorders of the open phases, the innermost last.
+        in_fit: whether an epoch is running.
+        num_epochs: how many epochs `epochs` was asked for; None outside.
+        loader: the loader being read, None outside of phases.
+        dataloader_idx: its index.
+    """
+
+    def __init__(self, loop: Loop, rows: int, window_secs: float) -> None:
+        """A run before its first epoch."""
+        self.global_step = 0
+        self.current_epoch = 0
+        self.recorders = {stage: Recorder(stage, rows) for stage in _PREFIX}
+        self.stack: list[Recorder] = []
+        self.in_fit = False
+        self.num_epochs: int | None = None
+        self.loader: Loader | None = None
+        self.dataloader_idx = 0
+        self.closed = False
+        self._implicit = False
+        self._loop = loop
+        self._window_secs = window_secs
+
+    # ---- epochs ---------------------------------------------------------------------------------
+
+    def epochs(self, count: int) -> Iterator[int]:
+        """Yields the number of each epoch; opens and closes training around it."""
+        self._end_implicit_fit()
+        if self.in_fit:
+            raise LoopError("loop.epochs(...) inside another loop.epochs(...): one at a time")
+        self.num_epochs = count
+        self._begin_fit()
+        try:
+            for _ in range(count):
+                yield self.current_epoch
+                self.end_epoch()
+        finally:
+            self._end_fit()
+            self.num_epochs = None
+
+    def _begin_fit(self) -> None:
+        self.in_fit = True
+        self._loop.fire("on_fit_start")
+        self._open_phase(self.recorders["train"])
+        self._loop.fire("on_train_start")
+
+    def _end_fit(self) -> None:
+        if self.closed or not self.in_fit:
+            return
+        self.end_epoch()
+        self.in_fit = False
+        self.recorders["train"].phase = None
+        self._loop.fire("on_train_end")
+        self._loop.fire("on_fit_end")
+
+    def end_epoch(self) -> None:
+        """Ends the training epoch that has run, if any: its last hook and its row."""
+        recorder = self.recorders["train"]
+        if self.closed or recorder.phase is None or recorder.phase.end is None:
+            return
+        self.seal("validate")
+        self.seal("test")
+        self._loop.fire("on_train_epoch_end")
+        self.seal("train")
+        self.current_epoch += 1
+        if self.in_fit:
+            self._open_phase(recorder)
+
+    def _end_implicit_fit(self) -> None:
+        """Ends what a `train` outside of `epochs` began."""
+        if self._implicit:
+            self._implicit = False
+            self._end_fit()
+
+    # ---- phases ---------------------------------------------------------------------------------
+
+    def train(self, loader: Loader) -> Iterator[Any]:
+        """Yields training batches."""
+        recorder = self.recorders["train"]
+        self._check_free(recorder)
+        if not self.in_fit:
+            self._implicit = True
+            self._begin_fit()
+        if self._implicit:
+            self.end_epoch()
+        phase = self._phase(recorder)
+        is_first = phase.end is None  # else a second pass inside one epoch adds to the first
+        phase.end = None
+        with self._running(recorder):
+            if is_first:
+                self._loop.fire("on_train_epoch_start")
+            recorder.open_loader(phase, 0, None, 1)
+            yield from self._batches(recorder, loader, 0)
+
+    def evaluate(self, stage: str, loaders: Sequence[Loader]) -> Iterator[Any]:
+        """Yields the batches of one evaluation loader after the other."""
+        recorder = self.recorders[stage]
+        self._check_free(recorder)
+        if stage == "test":
+            self._end_implicit_fit()
+        self._catch_up()
+        self.seal(stage)
+        if stage == "test" and not self.in_fit:
+            self._loop.forget()
+        prefix = _PREFIX[stage]
+        self._open_phase(recorder)
+        with self._running(recorder):
+            self._loop.fire(f"{prefix}_start")
+            self._loop.fire(f"{prefix}_epoch_start")
+            for index, loader in enumerate(loaders):
+                recorder.open_loader(self._phase(recorder), index, loader.label, len(loaders))
+                yield from self._batches(recorder, loader, index)
+                self.swap(recorder)
+
+    @contextlib.contextmanager
+    def _running(self, recorder: Recorder) -> Iterator[None]:
+        """Keeps a phase on the stack; its last hooks run unless an error leaves it."""
+        self.stack.append(recorder)
+        fires = True
+        try:
+            yield
+        except GeneratorExit:  # the user's loop was left by break
+            raise
+        except BaseException:
+            fires = False
+            raise
+        finally:
+            if not self.closed:
+                self._leave(recorder, fires=fires)
+
+    def _batches(self, recorder: Recorder, loader: Loader, index: int) -> Iterator[Any]:
+        self.loader, self.dataloader_idx = loader, index
+        prefix = _PREFIX[recorder.stage]
+        training = recorder.stage == "train"
+        which = () if training else (index,)
+        fire = self._loop.fire
+        for batch_idx, batch in enumerate(loader.batches):
+            if training:
+                self.seal("validate")
+                step = self.global_step
+            else:
+                step = recorder.counts.get(index, 0)
+            recorder.begin_batch(step, batch_size(batch))
+            try:
+                fire(f"{prefix}_batch_start", batch, batch_idx, *which)
+                yield batch
+                self.loader, self.dataloader_idx = loader, index
+                recorder.calls += 1  # the user's loop came round: the batch counts
+                fire(f"{prefix}_batch_end", recorder.outputs, batch, batch_idx, *which)
+            finally:
+                if not self.closed:
+                    self._end_batch(recorder, index)
+
+    def _end_batch(self, recorder: Recorder, index: int) -> None:
+        if recorder.calls and recorder.stage == "train":
+            self.global_step += 1
+        elif recorder.calls:
+            recorder.counts[index] = recorder.counts.get(index, 0) + 1
+        recorder.end_batch()
+        window = recorder.window
+        assert window is not None  # batches stand in a window
+        is_full = len(window) >= recorder.rows
+        # Several processes must swap at the same steps, and their clocks differ.
+        is_late = window.times[-1] - window.times[0] > self._window_secs
+        if is_full or (is_late and jax.process_count() == 1):
+            self.swap(recorder)
+
+    # ---- the moves ------------------------------------------------------------------------------
+
+    def _check_free(self, recorder: Recorder) -> None:
+        if self.closed:
+            raise LoopError("the loop is closed; make a new one (its loggers are closed too)")
+        if recorder in self.stack:
+            raise LoopError(
+                f"loop.{recorder.stage}(...) inside a loop.{recorder.stage}(...) that still runs; "
+                f"finish the first, or leave it with break"
+            )
+
+    def _open_phase(self, recorder: Recorder) -> None:
+        every = self._loop.log_every_n_steps
+        recorder.phase = Phase(recorder.stage, self.current_epoch, every)
+        self._loop.restore(recorder.phase)
+
+    def _phase(self, recorder: Recorder) -> Phase:
+        assert recorder.phase is not None  # opened before batches are handed out
+        return recorder.phase
+
+    def _leave(self, recorder: Recorder, *, fires: bool) -> None:
+        self.swap(recorder)
+        self._phase(recorder).end = (self.last_finished_step(), time.time())
+        prefix = _PREFIX[recorder.stage]
+        try:
+            if fires and recorder.stage != "train":
+                self._loop.fire(f"{prefix}_epoch_end")
+                self._loop.fire(f"{prefix}_end")
+        finally:
+            self.stack.remove(recorder)
+            self.loader = None
+
+    def last_finished_step(self) -> int:
+        """The x value of epoch values: the last step that has run; outside of fit the next one."""
+        if not self.in_fit:
+            return self.global_step
+        recorder = self.recorders["train"]
+        running = recorder.in_batch and recorder.calls > 0
+        return max(self.global_step - (0 if running else 1), 0)
+
+    def swap(self, recorder: Recorder) -> None:
+        """Starts fetching what a recorder holds."""
+        if recorder.window is not None and len(recorder.window):
+            window = recorder.take_window()
+            if window is not None:
+                self._loop.pipeline.push_window(window)
+
+    def _catch_up(self) -> None:
+        """Queues what open phases hold, so that rows are written in the order of their steps."""
+        for recorder in self.stack:
+            self.swap(recorder)
+
+    def sync(self) -> None:
+        """Takes in everything logged so far and brings the mappings up to date."""
+        self._catch_up()
+        self._loop.pipeline.process()
+        for recorder in self.recorders.values():
+            if recorder.phase is not None and recorder.phase.end is not None:
+                recorder.phase.publish(self._loop.pipeline.results)
+
+    def seal(self, stage: str) -> None:
+        """Queues the epoch row of a phase that has ended."""
+        recorder = self.recorders[stage]
+        phase = recorder.phase
+        if phase is not None and phase.end is not None:
+            recorder.phase = None
+            self._loop.pipeline.push_end(phase)
+
+    def abandon(self) -> None:
+        """Ends every phase as it stands, without hooks: what was logged is kept."""
+        for recorder in reversed(self.stack):
+            if recorder.in_batch:
+                self._end_batch(recorder, self.dataloader_idx)
+            self.swap(recorder)
+            self._phase(recorder).end = (self.last_finished_step(), time.time())
+        self.stack.clear()
+        for stage in ("validate", "test", "train"):
+            self.seal(stage)
+        self.closed = True
+
+    def load(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Takes the counters of `state_of`; returns the rest.
+
+        Raises:
+            LoopError: `state` is something else.
+        """
+        missing = {"global_step", "current_epoch", "evaluation_batches"} - set(state)
+        if missing or state.get("format") != FORMAT:
+            raise LoopError(
+                f"loop.load_state_dict(state): lacks {sorted(missing)} or is of another format "
+                f"than {FORMAT}; pass what loop.state_dict() gave"
+            )
+        self.global_step = int(state["global_step"])
+        self.current_epoch = int(state["current_epoch"])
+        for stage, counts in state["evaluation_batches"].items():
+            self.recorders[stage].counts = {int(i): int(n) for i, n in counts.items()}
+        return dict(state)
+
+    def finish(self) -> None:
+        """Ends what is open, with hooks."""
+        self._end_implicit_fit()
+        self.abandon()

@@ -1,0 +1,130 @@
+"""A user's step function inside a loop: captured, compiled, its logs threaded out of sight."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from jaxlog.compat import unspecified_sharding
+from jaxlog.errors import LogArgumentError
+from jaxlog.logs import Logs, Schema
+from jaxlog.loop.window import Segment
+from jaxlog.tracing.capture import Captured, SchemaMismatch
+from jaxlog.tracing.placement import place, placement_of
+
+if TYPE_CHECKING:
+    from jaxlog.loop.recorder import Recorder
+
+__all__ = ["LoopStep"]
+
+
+class LoopStep:
+    """Called like the user's function; made by `loop.training_step` and its siblings."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        fn: Callable[..., Any],
+        hook: str,
+        transform: Callable[..., Any],
+        transform_kwargs: Mapping[str, Any],
+    ) -> None:
+        """See `Loop.training_step`."""
+        self._captured = Captured(fn, hook=hook, rows=recorder.rows, keep_totals=False)
+        functools.update_wrapper(self, fn, updated=())
+        self._recorder = recorder
+        self._transform = transform
+        self._kwargs = dict(transform_kwargs)
+        self._compiled: Any = None
+        self._logs: Logs | None = None
+        self._placement: Any = None
+        self._batches: list[int] = []
+        self._weighed: str | None = None
+        self.last_row: Any = None
+
+    @property
+    def schema(self) -> Schema:
+        """What the step logs, as far as it is known."""
+        return Schema() if self._logs is None else self._logs.schema
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the step in the running phase; what it logs belongs to the current batch.
+
+        Raises:
+            HookError: no phase of this step's stage is running.
+            SchemaError: a key is logged with other options than elsewhere in the stage.
+        """
+        batch = self._recorder.begin_call(self.__name__)
+        if self._compiled is None:
+            self._compiled = self._transform(self._run, **_shifted(self._kwargs, len(args)))
+        if self._logs is None:
+            self._placement = placement_of(jax.tree.leaves((args, kwargs)))
+            self._logs = self._fresh(Schema())
+        try:
+            self._logs, self.last_row, out = self._compiled(self._logs, *args, **kwargs)
+        except SchemaMismatch as mismatch:
+            # At the first call, and whenever another trace of the step logs something new.
+            self._grow(mismatch.needed)
+            self._logs, self.last_row, out = self._compiled(self._logs, *args, **kwargs)
+        self._batches.append(batch)
+        self._recorder.outputs = out
+        if self._weighed is not None:
+            self._recorder.require_size(self._weighed)
+        if len(self._batches) == self._recorder.rows:
+            self._recorder.add_segment(self.take())
+        return out
+
+    def _run(self, logs: Logs, *args: Any, **kwargs: Any) -> Any:
+        return self._captured.step(logs, self._captured.trace(args, kwargs))
+
+    def _fresh(self, schema: Schema) -> Logs:
+        return place(self._captured.empty(schema), self._placement)
+
+    def _grow(self, needed: Schema) -> None:
+        assert self._logs is not None  # it was passed to the call that wanted more room
+        schema = self._logs.schema.join(needed) if len(self._logs.schema) else needed
+        for entry in schema:
+            self._recorder.register(entry.name, entry.options)
+        if self._batches:
+            self._recorder.add_segment(self.take())
+        self._logs = self._fresh(schema)
+        weighed = [e.name for e in schema if e.weighs_by_batch and e.options.on_epoch]
+        self._weighed = weighed[0] if weighed else None
+
+    def take(self) -> Segment | None:
+        """What was logged since the last `take`; the step goes on with fresh logs."""
+        if self._logs is None or not self._batches:
+            return None
+        logs, batches = self._logs, self._batches
+        self._logs, self._batches = self._fresh(logs.schema), []
+        if not len(logs.schema):
+            return None
+        return Segment(logs.schema, logs.tape.rows, logs.metrics, batches)
+
+
+def _shifted(kwargs: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """jit's arguments for a function that takes the logs first.
+
+    Args:
+        kwargs: what the user said of the step's own arguments.
+        count: how many positional arguments the step takes.
+    """
+    shifted = dict(kwargs)
+    for option in ("donate_argnums", "static_argnums"):
+        numbers = kwargs.get(option) or ()
+        numbers = (numbers,) if isinstance(numbers, int) else tuple(numbers)
+        if not all(isinstance(number, int) for number in numbers):
+            raise LogArgumentError(f"{option}={kwargs[option]!r}: takes an int or ints")
+        shifted[option] = tuple(n + 1 if n >= 0 else n for n in numbers)
+    shifted["donate_argnums"] = (0, *shifted["donate_argnums"])
+    free = unspecified_sharding()
+    if kwargs.get("in_shardings") is not None:
+        given = kwargs["in_shardings"]
+        given = tuple(given) if isinstance(given, (tuple, list)) else (given,) * count
+        shifted["in_shardings"] = (free, *given)
+    if kwargs.get("out_shardings") is not None:
+        shifted["out_shardings"] = (free, free, kwargs["out_shardings"])
+    return shifted

@@ -1,0 +1,89 @@
+"""What the steps between two fetches logged, on its way to the host."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from jaxlog.logs import Options, Schema
+
+__all__ = ["HostValue", "Segment", "Window"]
+
+
+@dataclasses.dataclass
+class Segment:
+    """What one step function logged in a window.
+
+    Attributes:
+        schema: what the rows hold.
+        rows: packed rows on the device, int32, shape `(rows, words)`; not donated any more.
+        metrics: metric states accumulated over the window, on the device.
+        batches: for each row in use, the index of its batch in the window.
+    """
+
+    schema: Schema
+    rows: Any
+    metrics: dict[str, Any]
+    batches: list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class HostValue:
+    """One `loop.log` call.
+
+    Attributes:
+        name: the key.
+        options: its options.
+        value: a number, a `jax.Array` of shape () still on its way, or a `Metric`.
+        weight: explicit weight, or None for the batch size.
+        batch: index of the batch in the window; None outside of batches.
+    """
+
+    name: str
+    options: Options
+    value: Any
+    weight: float | None
+    batch: int | None = None
+
+
+@dataclasses.dataclass
+class Window:
+    """Up to `rows` batches of one loader in one phase; a column per attribute.
+
+    Attributes:
+        phase: the phase it belongs to.
+        loader: index of the loader.
+        suffix: what the loader appends to names.
+        steps: x value of each batch.
+        sizes: batch size of each batch; None where it has no array.
+        times: wall time of each batch, seconds since the epoch.
+        segments: what step functions logged.
+        host: what `loop.log` logged in batches.
+        is_open: whether the last batch is still running.
+    """
+
+    phase: Any
+    loader: int = 0
+    suffix: str = ""
+    steps: list[int] = dataclasses.field(default_factory=list)
+    sizes: list[float | None] = dataclasses.field(default_factory=list)
+    times: list[float] = dataclasses.field(default_factory=list)
+    segments: list[Segment] = dataclasses.field(default_factory=list)
+    host: list[HostValue] = dataclasses.field(default_factory=list)
+    is_open: bool = False
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def sizes_of(self, batches: np.ndarray) -> np.ndarray:
+        """Batch sizes as weights: float64; 1 for a batch that has no array."""
+        sizes = [self.sizes[batch] for batch in batches]
+        return np.array([1.0 if size is None else size for size in sizes])
+
+    @property
+    def arrays(self) -> Any:
+        """Everything in it that lives on a device."""
+        segments = [(segment.rows, segment.metrics) for segment in self.segments]
+        return segments, [host.value for host in self.host]
