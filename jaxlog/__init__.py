@@ -1,0 +1,78 @@
+"""jaxlog: logging for JAX and Flax, from anywhere in a compiled step to event files.
+
+The house, top to bottom; imports point down only::
+
+    demo.py     the demonstration: a Flax model on real digits
+    loop/       HOST  hooks, phases, windows (the only device-to-host copy), results, callbacks
+    progress/   HOST  bars
+    tracing/    PURE  log, hook, the primitive, capture, one file for control-flow rules
+    logs/       PURE  schema (static) and Logs (arrays)
+    metrics/    PURE  metric states: empty, of, update, merge, compute
+    loggers/    I/O   one file a logger; never sees a jax.Array
+    reading/    I/O   event files back into tables and plots
+    storage/    I/O   event records, event files over fsspec, the background writer
+    compat.py   everything that depends on the version of JAX
+    errors.py   the exception tree
+
+A value goes down once and never back up: `log` -> the log primitive -> `capture` -> `Logs` -> (one
+copy) -> `Loop` -> loggers -> event files -> `read_scalars`.
+"""
+
+from importlib.metadata import version as _version
+
+from jaxlog.errors import (
+    CaptureError,
+    HookError,
+    JaxlogError,
+    LogArgumentError,
+    LoggerError,
+    LoopError,
+    MissingDependencyError,
+    ReadError,
+    SchemaError,
+    WriteError,
+)
+from jaxlog.loggers import CSVLogger, Logger, MemoryLogger, TensorBoardLogger
+from jaxlog.logs import Logs
+from jaxlog.loop import Callback, Loop
+from jaxlog.metrics import Accuracy, Last, Max, Mean, Metric, Min, Sum, state
+from jaxlog.progress import TqdmProgressBar
+from jaxlog.reading import plot_scalars, read_scalars
+from jaxlog.tracing import capture, hook, log, log_dict
+
+__version__ = _version("jaxlog")
+
+__all__ = [
+    "Accuracy",
+    "CSVLogger",
+    "Callback",
+    "CaptureError",
+    "HookError",
+    "JaxlogError",
+    "Last",
+    "LogArgumentError",
+    "Logger",
+    "LoggerError",
+    "Logs",
+    "Loop",
+    "LoopError",
+    "Max",
+    "Mean",
+    "MemoryLogger",
+    "Metric",
+    "Min",
+    "MissingDependencyError",
+    "ReadError",
+    "SchemaError",
+    "Sum",
+    "TensorBoardLogger",
+    "TqdmProgressBar",
+    "WriteError",
+    "capture",
+    "hook",
+    "log",
+    "log_dict",
+    "plot_scalars",
+    "read_scalars",
+    "state",
+]
