@@ -1,0 +1,75 @@
+"""`CSVLogger`: one table a run, on any filesystem."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jaxlog.errors import LoggerError
+from jaxlog.loggers.file_logger import FileLogger
+from jaxlog.storage.csv_file import CSVFile
+from jaxlog.storage.filesystem import join_url
+from jaxlog.storage.hyperparams import HyperparamsFile
+from jaxlog.storage.versions import RunDirectory
+
+__all__ = ["CSVLogger"]
+
+_FLUSH_SECS = 120.0
+
+
+class CSVLogger(FileLogger):
+    """Writes `metrics.csv` in `save_dir/name/version`, as Lightning's logger of this name.
+
+    Args:
+        save_dir: local path or any fsspec URL, such as s3://bucket/logs.
+        name: folder of the experiment; "" or None for `save_dir` itself.
+        version: an int for `version_{n}`, a string as it is, None for the next free number.
+        prefix: put before every tag, joined by "-".
+        flush_logs_every_n_steps: rows after which a thread writes what waits.
+        storage_options: passed to the filesystem, such as credentials.
+
+    Raises:
+        LoggerError: an argument it cannot take.
+
+    Example:
+        >>> with CSVLogger("memory://logs", "table") as logger:
+        ...     logger.log_metrics({"loss": 0.5}, step=0)
+        >>> logger.log_dir
+        'memory://logs/table/version_0'
+    """
+
+    def __init__(
+        self,
+        save_dir: str | os.PathLike[str],
+        name: str | None = "jaxlog_logs",
+        version: int | str | None = None,
+        *,
+        prefix: str = "",
+        flush_logs_every_n_steps: int = 100,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if flush_logs_every_n_steps < 1:
+            raise LoggerError(
+                f"flush_logs_every_n_steps must be at least 1, but got {flush_logs_every_n_steps}"
+            )
+        super().__init__(
+            RunDirectory(save_dir, name, version, None, storage_options),
+            prefix=prefix,
+            max_queue=flush_logs_every_n_steps,
+            flush_secs=_FLUSH_SECS,
+        )
+
+    def _make_sink(self, log_dir: str, storage_options: Mapping[str, Any]) -> CSVFile:
+        return CSVFile(
+            join_url(log_dir, "metrics.csv"),
+            HyperparamsFile(log_dir, storage_options),
+            storage_options=storage_options,
+        )
+
+    def _check_tags(self, tags: Iterable[str]) -> None:
+        if "step" in tags:
+            raise LoggerError(
+                "'step' is the first column of metrics.csv and cannot be a tag too; "
+                "give the step as step=..., or the metric another name"
+            )

@@ -1,0 +1,172 @@
+"""`FileLogger`: what loggers that write files in a run's directory have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from jaxlog.errors import LoggerError
+from jaxlog.loggers.logger import Logger, checked_metrics, checked_step
+from jaxlog.storage.block import Block, Row
+from jaxlog.storage.hyperparams import Hyperparams, flat_params
+from jaxlog.storage.versions import RunDirectory
+from jaxlog.storage.writer import BackgroundWriter, Sink
+
+__all__ = ["FileLogger"]
+
+
+class FileLogger(Logger):
+    """A logger whose thread writes files below `save_dir/name/version`.
+
+    A subclass says in `_make_sink` what the files are. Nothing is made on storage before there is
+    something to write, or before someone asks for `version` or `log_dir`.
+
+    Example:
+        >>> from jaxlog.loggers.csv import CSVLogger
+        >>> issubclass(CSVLogger, FileLogger)
+        True
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        *,
+        prefix: str,
+        max_queue: int,
+        flush_secs: float,
+    ) -> None:
+        for option, value in (("max_queue", max_queue), ("flush_secs", flush_secs)):
+            if not value > 0:
+                raise LoggerError(f"{option} must be more than 0, but got {value}")
+        self._directory = directory
+        self._prefix = prefix
+        self._max_queue = max_queue
+        self._flush_secs = flush_secs
+        self._next_step = 0
+        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._making = threading.Lock()
+        self._process = os.getpid()
+        self._writer_made: BackgroundWriter | None = None
+        self._closed = False
+
+    def _make_sink(self, log_dir: str, storage_options: Mapping[str, Any]) -> Sink:
+        """The files in `log_dir`, for the writer's thread."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self._directory.name
+
+    @property
+    def version(self) -> int | str:
+        """The run's version; without one given, the next free number, taken when first asked."""
+        return self._directory.version
+
+    @property
+    def save_dir(self) -> str:
+        """Where experiments are kept."""
+        return self._directory.save_dir
+
+    @property
+    def root_dir(self) -> str:
+        """Where the versions of this experiment are kept."""
+        return self._directory.root_dir
+
+    @property
+    def log_dir(self) -> str:
+        """Where the files of this run are kept."""
+        return self._directory.log_dir
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Records the values at `step`; without one, at the step after the last.
+
+        This takes microseconds: a thread converts and writes.
+
+        Args:
+            metrics: numbers, 0-d arrays and anything with `__float__`, by tag.
+            step: at least 0.
+
+        Raises:
+            LoggerError: a value that is no number, named by its tag, or a logger that is closed.
+            WriteError: storage refused what was logged before; this call recorded nothing.
+        """
+        row = checked_metrics(metrics, self._prefix)
+        step = checked_step(step, self._next_step)
+        self._check_tags(row)
+        self._writer().write(Row(row, step, time.time()), scalars=len(row))
+        self._next_step = step + 1
+
+    def write_block(self, block: Block) -> None:
+        """Records the rows of `block`, in order; the block is not copied.
+
+        Raises:
+            LoggerError: the logger is closed.
+            WriteError: storage refused what was logged before; this call recorded nothing.
+        """
+        if not block.steps.size:
+            return
+        if self._prefix:
+            if block.tags not in self._names:
+                self._names[block.tags] = tuple(f"{self._prefix}-{tag}" for tag in block.tags)
+            block = dataclasses.replace(block, tags=self._names[block.tags])
+        self._check_tags(block.tags)
+        self._writer().write(block, rows=len(block.steps), scalars=block.values.size)
+        self._next_step = int(block.steps[-1]) + 1
+
+    def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None) -> None:
+        """Records the hyperparameters of the run in `hparams.yaml`.
+
+        Args:
+            params: a mapping, nested or not, or an object with attributes.
+            metrics: values to show beside them, recorded at step 0.
+
+        Raises:
+            LoggerError: a metric that is no number, or a logger that is closed.
+            WriteError: storage refused what was logged before; this call recorded nothing.
+        """
+        checked = checked_metrics(metrics or {}, self._prefix)
+        now = time.time()
+        item = Hyperparams(flat_params(params), tuple(checked), now)
+        self._writer().write(item, scalars=len(item.params))
+        if checked:
+            self._writer().write(Row(checked, 0, now), scalars=len(checked))
+
+    def flush(self) -> None:
+        """Everything logged so far is on storage when this returns.
+
+        Raises:
+            WriteError: storage refused; what it did not take is kept for the next flush.
+        """
+        if self._writer_made is not None:
+            self._writer_made.flush()
+
+    def close(self) -> None:
+        """Flushes and ends the files; the second time it does nothing.
+
+        Raises:
+            WriteError: storage refused, and what it did not take is lost.
+        """
+        self._closed = True
+        if self._writer_made is not None:
+            self._writer_made.close()
+
+    def _check_tags(self, tags: Any) -> None:
+        """Raises LoggerError for a tag that these files have no place for."""
+
+    def _writer(self) -> BackgroundWriter:
+        if self._writer_made is not None:
+            return self._writer_made
+        with self._making:
+            if self._closed:
+                raise LoggerError("this logger is closed; log before close(), or make a new one")
+            if self._writer_made is None:
+                sink = self._make_sink(self.log_dir, self._directory.storage_options)
+                self._writer_made = BackgroundWriter(
+                    sink, max_queue=self._max_queue, flush_secs=self._flush_secs
+                )
+            return self._writer_made

@@ -1,0 +1,158 @@
+"""`Logger`: what the loop asks of a logger, with a default for all but `log_metrics`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from jaxlog.errors import LoggerError
+from jaxlog.storage.block import Block
+
+__all__ = ["Logger", "checked_metrics", "checked_step"]
+
+# A dict whose values are all of these is taken as it is and converted on the writer's thread.
+_NUMBERS = frozenset({bool, int, float, np.float64, np.float32, np.int64, np.int32, np.bool_})
+
+
+class Logger:
+    """Takes metrics and puts them somewhere; a subclass writes `log_metrics` and no more.
+
+    The loop also takes plain objects that have `log_metrics`. Whatever else of this class they
+    have is used too.
+
+    Example:
+        >>> class Printer(Logger):
+        ...     def log_metrics(self, metrics, step=None):
+        ...         print(step, metrics)
+        >>> with Printer() as logger:
+        ...     logger.write_block(Block.row({"loss": 0.5}, step=3))
+        3 {'loss': 0.5}
+    """
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return ""
+
+    @property
+    def version(self) -> int | str:
+        """The run's version within the experiment."""
+        return ""
+
+    @property
+    def save_dir(self) -> str | None:
+        """Where experiments are kept; None when nothing is."""
+        return None
+
+    @property
+    def log_dir(self) -> str | None:
+        """Where this run is kept; None when nothing is."""
+        return self.save_dir
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Records the values at `step`; without one, at the step after the last.
+
+        Raises:
+            LoggerError: a value that is no number, named by its tag.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define log_metrics(metrics, step)")
+
+    def write_block(self, block: Block) -> None:
+        """Records the rows of `block`, in order."""
+        for step, _, metrics in block.rows():
+            self.log_metrics(metrics, step)
+
+    def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None) -> None:
+        """Records the hyperparameters of the run; a logger may have no place for them."""
+
+    def flush(self) -> None:
+        """Everything logged so far is on storage when this returns."""
+
+    def finalize(self, status: str) -> None:  # noqa: ARG002  for those that record it
+        """Closes, and records how the run ended: "success" or "failed"."""
+        self.close()
+
+    def close(self) -> None:
+        """Flushes and ends the log; the second time it does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.finalize("success" if kind is None else "failed")
+
+
+def checked_metrics(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A copy of `metrics` whose values are numbers, with `prefix` before each tag.
+
+    Args:
+        metrics: numbers, 0-d arrays and anything with `__float__`, by tag.
+        prefix: put before each tag, joined by "-".
+
+    Raises:
+        LoggerError: a tag that is no string, or a value that is no single number.
+
+    Example:
+        >>> checked_metrics({"loss": np.array(0.5)}, "train")
+        {'train-loss': 0.5}
+    """
+    # Sets of types, not a loop: this is all that stands between the caller and its next step.
+    if {type(tag) for tag in metrics} - {str}:
+        wrong = next(tag for tag in metrics if not isinstance(tag, str))
+        raise LoggerError(f"a tag is a string, but got {wrong!r} of type {type(wrong).__name__}")
+    copy = {f"{prefix}-{tag}": metrics[tag] for tag in metrics} if prefix else dict(metrics)
+    if set(map(type, copy.values())) <= _NUMBERS:
+        return copy
+    return {tag: _number(tag, value) for tag, value in copy.items()}
+
+
+def checked_step(step: Any, default: int) -> int:
+    """`step` as an int, `default` for None.
+
+    Raises:
+        LoggerError: it is no integer, is negative, or does not fit 63 bits.
+
+    Example:
+        >>> checked_step(None, 3), checked_step(np.int64(7), 3)
+        (3, 7)
+    """
+    if step is None:
+        return default
+    try:
+        number = step.__index__()
+    except (AttributeError, TypeError) as error:
+        raise LoggerError(f"step must be an integer, but got {step!r}; write step=int(...)") from (
+            error
+        )
+    if not 0 <= number < 1 << 63:
+        raise LoggerError(f"a step lies between 0 and 2**63 - 1, but got {number}")
+    return number
+
+
+def _number(tag: str, value: Any) -> Any:
+    kind = type(value).__name__
+    shape = getattr(value, "shape", ())
+    if shape != ():
+        raise LoggerError(
+            f"{tag!r} must be one number, but got {kind} of shape {tuple(shape)}; "
+            f"log its mean, or one tag an element"
+        )
+    if isinstance(value, str | bytes | bytearray) or not hasattr(value, "__float__"):
+        raise LoggerError(
+            f"{tag!r} must be a number, but got {value!r} of type {kind}; "
+            f"text belongs in log_hyperparams"
+        )
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+    except (TypeError, ValueError) as error:
+        raise LoggerError(f"{tag!r} got {kind}, which is no number: {error}") from error

@@ -1,0 +1,65 @@
+"""`MemoryLogger`: keeps what is logged, for tests and notebooks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from jaxlog.loggers.logger import Logger, checked_metrics, checked_step
+from jaxlog.storage.block import Block
+from jaxlog.storage.hyperparams import flat_params
+
+__all__ = ["MemoryLogger"]
+
+
+class MemoryLogger(Logger):
+    """Everything that was logged, in order, still there after `close`.
+
+    Attributes:
+        blocks: what was logged, as it came.
+        hyperparams: all hyperparameters, flat.
+
+    Example:
+        >>> logger = MemoryLogger()
+        >>> logger.log_metrics({"loss": 0.5}, step=3)
+        >>> logger.rows
+        [(3, {'loss': 0.5})]
+    """
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+        self.hyperparams: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """Always "memory"."""
+        return "memory"
+
+    @property
+    def rows(self) -> list[tuple[int, dict[str, float]]]:
+        """One `(step, {tag: value})` per logged row."""
+        return [(step, row) for block in self.blocks for step, _, row in block.rows()]
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Keeps the values at `step`; without one, at the step after the last.
+
+        Raises:
+            LoggerError: a value that is no number, named by its tag.
+        """
+        with self._lock:
+            after = int(self.blocks[-1].steps[-1]) + 1 if self.blocks else 0
+            self.blocks.append(Block.row(checked_metrics(metrics), checked_step(step, after)))
+
+    def write_block(self, block: Block) -> None:
+        """Keeps `block`."""
+        if block.steps.size:
+            with self._lock:
+                self.blocks.append(block)
+
+    def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None) -> None:
+        """Keeps the hyperparameters, and the metrics at step 0."""
+        self.hyperparams.update(flat_params(params))
+        if metrics:
+            self.log_metrics(metrics, 0)

@@ -1,0 +1,1 @@
+"""Storage: scalars as event records, files on any filesystem, and the thread that writes them."""

@@ -1,0 +1,168 @@
+"""What the loop hands to a logger: `Block` (steps x tags) and `Row` (one step, not converted)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxlog.errors import LoggerError
+
+__all__ = ["Block", "Row", "blocks_of"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """A batch of scalars as columns: row i holds what was logged at `steps[i]`.
+
+    Attributes:
+        tags: the names of the columns, each once.
+        steps: int64 [n], each at least 0.
+        wall_times: float64 [n], seconds since the epoch.
+        values: float64 [n, len(tags)]; NaN and infinities are values like any other.
+        present: bool [n, len(tags)], False where a tag was not logged; None when all are there.
+
+    Raises:
+        LoggerError: shapes or dtypes that do not fit, a tag that stands twice, a negative step.
+
+    Example:
+        >>> block = Block(("loss",), np.arange(2), np.zeros(2), np.array([[0.5], [0.25]]))
+        >>> list(block.rows())
+        [(0, 0.0, {'loss': 0.5}), (1, 0.0, {'loss': 0.25})]
+    """
+
+    tags: tuple[str, ...]
+    steps: np.ndarray
+    wall_times: np.ndarray
+    values: np.ndarray
+    present: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        set_field = object.__setattr__  # the dataclass is frozen to everyone else
+        set_field(self, "tags", _checked_tags(self.tags))
+        set_field(self, "steps", _checked_steps(self.steps))
+        rows, shape = (len(self.steps),), (len(self.steps), len(self.tags))
+        set_field(self, "wall_times", _array("wall_times", self.wall_times, np.float64, rows))
+        set_field(self, "values", _array("values", self.values, np.float64, shape))
+        if self.present is not None:
+            set_field(self, "present", _array("present", self.present, np.bool_, shape))
+
+    @classmethod
+    def row(cls, metrics: Mapping[str, float], step: int, wall_time: float | None = None) -> Block:
+        """The block of one row: what was logged at `step`.
+
+        Example:
+            >>> Block.row({"loss": 0.5}, step=3, wall_time=0.0).values.tolist()
+            [[0.5]]
+        """
+        now = time.time() if wall_time is None else wall_time
+        values = _numbers([list(metrics.values())], len(metrics))
+        return cls(tuple(metrics), np.array([step]), np.array([now]), values)
+
+    def rows(self) -> Iterator[tuple[int, float, dict[str, float]]]:
+        """One `(step, wall_time, {tag: value})` per row, absent values left out."""
+        steps, times, values = self.steps.tolist(), self.wall_times.tolist(), self.values.tolist()
+        if self.present is None:
+            for step, wall_time, row in zip(steps, times, values, strict=True):
+                yield step, wall_time, dict(zip(self.tags, row, strict=True))
+            return
+        for step, wall_time, row, here in zip(
+            steps, times, values, self.present.tolist(), strict=True
+        ):
+            cells = zip(self.tags, row, here, strict=True)
+            yield step, wall_time, {tag: value for tag, value, there in cells if there}
+
+
+class Row(NamedTuple):
+    """One row as the caller gave it: cheap to queue, turned into a `Block` by the writer's thread.
+
+    Example:
+        >>> Row({"loss": 0.5}, step=3, wall_time=0.0).step
+        3
+    """
+
+    metrics: dict[str, Any]
+    step: int
+    wall_time: float
+
+
+def blocks_of(items: Iterable[Block | Row]) -> Iterator[Block]:
+    """The same rows in the same order, neighbours with the same tags in one block.
+
+    Example:
+        >>> rows = [Row({"a": 1.0}, 0, 0.0), Row({"a": 2.0}, 1, 0.0), Row({"b": 3.0}, 2, 0.0)]
+        >>> [block.values.tolist() for block in blocks_of(rows)]
+        [[[1.0], [2.0]], [[3.0]]]
+    """
+    for key, group in groupby(items, _tags_of_row):
+        if key is None:
+            yield from (item for item in group if isinstance(item, Block))
+            continue
+        rows = [item for item in group if isinstance(item, Row)]
+        yield Block(
+            key,
+            np.array([row.step for row in rows], np.int64),
+            np.array([row.wall_time for row in rows], np.float64),
+            _numbers([list(row.metrics.values()) for row in rows], len(key)),
+        )
+
+
+def _tags_of_row(item: Block | Row) -> tuple[str, ...] | None:
+    return tuple(item.metrics) if isinstance(item, Row) else None
+
+
+def _numbers(rows: list[list[Any]], width: int) -> np.ndarray:
+    """float64 [len(rows), width]; an integer beyond float64 is an infinity."""
+    try:
+        array = np.array(rows, np.float64)
+    except OverflowError:
+        array = np.array([[_float(value) for value in row] for row in rows], np.float64)
+    return array.reshape(len(rows), width)
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def _checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    tags = tuple(tags)
+    for tag in tags:
+        if not isinstance(tag, str):
+            raise LoggerError(f"tags are strings, but got {tag!r} of type {type(tag).__name__}")
+    if len(set(tags)) != len(tags):
+        twice = sorted({tag for tag in tags if tags.count(tag) > 1})
+        raise LoggerError(f"a tag names one column, but {', '.join(twice)} stands twice in tags")
+    return tags
+
+
+def _checked_steps(steps: Any) -> np.ndarray:
+    array = np.asarray(steps)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise LoggerError(
+            f"steps must be integers of shape [n], but got {array.dtype} of shape {array.shape}"
+        )
+    wide = array.size and array.max() > np.iinfo(np.int64).max
+    if array.size and (wide or array.min() < 0):
+        wrong = array.max() if wide else array.min()
+        raise LoggerError(f"a step lies between 0 and 2**63 - 1, but got {wrong}")
+    return array.astype(np.int64, copy=False)
+
+
+def _array(name: str, value: Any, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        array = np.asarray(value, dtype)
+    except (TypeError, ValueError) as error:
+        raise LoggerError(f"{name} must hold {np.dtype(dtype)}: {error}") from error
+    if array.shape != shape:
+        raise LoggerError(
+            f"{name} must have shape {list(shape)} ([n] steps, one column a tag), "
+            f"but got {list(array.shape)}"
+        )
+    return array

@@ -1,0 +1,164 @@
+"""`EventFile`: the event files of one session, appended to on a disk, put whole anywhere else."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import socket
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxlog.errors import LoggerError
+from jaxlog.storage.filesystem import append_whole, is_local, join_url, open_filesystem, write_whole
+from jaxlog.storage.records import file_version_record, session_start_record
+
+__all__ = ["EventFile"]
+
+_SEGMENT_BYTES = 1 << 20
+_GROW_EVERY = 16  # segments; after so many the next ones are one size larger
+
+
+class EventFile:
+    """Records on their way to the event files of one directory.
+
+    On a local disk there is one file, which each flush appends to by one write. On any other
+    filesystem nothing can be appended safely, so each flush puts the current segment whole (one
+    request, atomic, and the same when tried again), and a full segment is followed by the next.
+
+    A file is made when there is something to write. Its name sorts by start time and number, holds
+    a random part, and is never opened again, so sessions never write over each other.
+
+    Args:
+        directory: local path or URL of the run's directory.
+        start_step: the step at which this session resumes; readers then drop what earlier
+            sessions logged from there on. None or 0 for a fresh run.
+        storage_options: passed to the filesystem.
+        segment_bytes: size after which a segment is followed by another (not on a local disk).
+            It grows by as much every 16 segments, to keep the files of a long run few.
+        clock: the time in seconds since the epoch.
+
+    Raises:
+        LoggerError: `start_step` is negative, or the URL is of no known kind.
+
+    Example:
+        >>> from jaxlog.storage.records import scalar_records
+        >>> from jaxlog.storage.block import Block
+        >>> events = EventFile("memory://event_file")
+        >>> for chunk in scalar_records(Block.row({"loss": 0.5}, step=0)):
+        ...     events.append(chunk)
+        >>> events.flush()
+        >>> events.path.rpartition(".")[2]
+        '000000'
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        start_step: int | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        segment_bytes: int = _SEGMENT_BYTES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if start_step is not None and start_step < 0:
+            raise LoggerError(f"start_step is at least 0, but got {start_step}")
+        self._filesystem, self._directory = open_filesystem(directory, storage_options)
+        self._url = directory
+        self._start_step = start_step
+        self._segment_bytes = segment_bytes
+        self._clock = clock
+        self._stem = _stem(clock())
+        self._number = 0
+        self._local = _LocalFile(self._directory) if is_local(self._filesystem) else None
+        self._segment = bytearray()  # of the current segment; on a disk, what is not written yet
+        self._saved = 0  # of its bytes; always 0 on a disk
+
+    @property
+    def path(self) -> str:
+        """Path or URL of the current file, whether it is there yet or not."""
+        return join_url(self._url, self._name)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the files lie on a local disk."""
+        return self._local is not None
+
+    @property
+    def unwritten(self) -> int:
+        """How many bytes wait for the next flush."""
+        return len(self._segment) - self._saved
+
+    @property
+    def _name(self) -> str:
+        return f"{self._stem}.{self._number:06d}"
+
+    def append(self, records: bytes) -> None:
+        """Takes whole records; they are on storage after the next `flush`."""
+        if not self._segment and not (self._local and self._local.size):
+            self._segment += self._header()
+        self._segment += records
+
+    def flush(self) -> None:
+        """Everything appended so far is on storage when this returns; else it can be tried again.
+
+        Raises:
+            OSError: storage refused. What was written before still stands whole, and what was not
+                is kept for the next flush.
+        """
+        if not self.unwritten:
+            return
+        if self._local is not None:
+            self._local.write(self._name, self._segment)
+            self._segment.clear()
+            return
+        path = f"{self._directory.rstrip('/')}/{self._name}"
+        write_whole(self._filesystem, path, bytes(self._segment))
+        self._saved = len(self._segment)
+        if self._saved >= self._segment_bytes * (1 + self._number // _GROW_EVERY):
+            self._number += 1
+            self._segment, self._saved = bytearray(), 0
+
+    def close(self) -> None:
+        """Flushes, then lets go of the file."""
+        try:
+            self.flush()
+        finally:
+            if self._local is not None:
+                self._local.close()
+
+    def _header(self) -> bytes:
+        now = self._clock()
+        header = file_version_record(now)
+        # Once a session: a reader drops points at each, so a later segment must not repeat it.
+        if self._start_step and self._number == 0:
+            header += session_start_record(self._start_step, now)
+        return header
+
+
+class _LocalFile:
+    """A file made exclusively; what is written there is whole."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = Path(directory)
+        self._file: io.FileIO | None = None
+        self.size = 0
+
+    def write(self, name: str, data: bytes | bytearray) -> None:
+        if self._file is None:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._file = (self._directory / name).open("xb", buffering=0)
+        append_whole(self._file, data)
+        self.size += len(data)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _stem(seconds: float) -> str:
+    host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:64] or "localhost"
+    return f"events.out.tfevents.{int(seconds):010d}.{host}.{os.getpid()}.{uuid.uuid4().hex[:8]}"

@@ -1,0 +1,167 @@
+"""Any fsspec URL as a filesystem and a path on it, and the few operations that differ."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from jaxlog.errors import LoggerError, MissingDependencyError
+
+__all__ = [
+    "append_whole",
+    "is_local",
+    "join_url",
+    "open_filesystem",
+    "parent_of",
+    "plain_url",
+    "write_whole",
+]
+
+# Protocol -> the package that speaks it and the extra of jaxlog that brings it.
+_PACKAGES = {
+    "abfs": ("adlfs", "abfs"),
+    "abfss": ("adlfs", "abfs"),
+    "az": ("adlfs", "abfs"),
+    "gcs": ("gcsfs", "gcs"),
+    "gs": ("gcsfs", "gcs"),
+    "s3": ("s3fs", "s3"),
+    "s3a": ("s3fs", "s3"),
+}
+
+
+def open_filesystem(
+    url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The filesystem behind `url`, and the path of `url` on it.
+
+    Args:
+        url: a local path or any fsspec URL.
+        storage_options: passed to the filesystem as it is.
+
+    Raises:
+        MissingDependencyError: the package for this protocol is not installed.
+        LoggerError: no filesystem speaks this protocol.
+
+    Example:
+        >>> filesystem, path = open_filesystem("memory://bucket/logs")
+        >>> path
+        '/bucket/logs'
+    """
+    text = plain_url(url)
+    try:
+        return url_to_fs(text, **(storage_options or {}))
+    except ImportError as error:
+        package, extra = _PACKAGES.get(text.partition("://")[0].rpartition("::")[2], ("", ""))
+        if not package:
+            raise LoggerError(f"{text} needs a package that is not installed: {error}") from error
+        raise MissingDependencyError.for_package(package, extra=extra) from error
+    except ValueError as error:
+        raise LoggerError(
+            f"{text} is no path and no URL that fsspec knows ({error}); "
+            f"pass a local path, or a URL such as s3://bucket/logs"
+        ) from error
+
+
+def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
+    """Whether files on it can be appended to and made exclusively, as on a disk.
+
+    Example:
+        >>> is_local(open_filesystem("memory://logs")[0])
+        False
+    """
+    return isinstance(filesystem, LocalFileSystem)
+
+
+def plain_url(url: str | os.PathLike[str]) -> str:
+    """`url` as a string; `~` and `$VARIABLES` of a local path are filled in.
+
+    Example:
+        >>> plain_url(Path("logs"))
+        'logs'
+    """
+    text = os.fspath(url)
+    return text if "://" in text or "::" in text else os.path.expandvars(Path(text).expanduser())
+
+
+def join_url(url: str, *parts: str) -> str:
+    """`url` with `parts` below it; empty parts are left out.
+
+    Example:
+        >>> join_url("s3://bucket/logs/", "run", "", "version_0")
+        's3://bucket/logs/run/version_0'
+    """
+    for part in parts:
+        if part:
+            root = url if url.endswith("://") else url.rstrip("/")
+            url = f"{root}{part}" if root.endswith("://") else f"{root}/{part}"
+    return url
+
+
+def parent_of(path: str) -> str:
+    """The folder that `path` stands in.
+
+    Example:
+        >>> parent_of("/bucket/logs/metrics.csv")
+        '/bucket/logs'
+    """
+    return path.rpartition("/")[0]
+
+
+def write_whole(filesystem: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
+    """Makes `data` the content of the file at `path`; readers see the old content or the new.
+
+    Example:
+        >>> filesystem, path = open_filesystem("memory://write_whole/hparams.yaml")
+        >>> write_whole(filesystem, path, b"lr: 0.1")
+        >>> filesystem.cat_file(path)
+        b'lr: 0.1'
+    """
+    if is_local(filesystem):
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            aside.write_bytes(data)
+            aside.replace(target)
+        finally:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+        return
+    try:
+        filesystem.pipe_file(path, data)
+    except FileNotFoundError:
+        # Object stores have no folders to miss; sftp, hdfs and the like do.
+        filesystem.makedirs(parent_of(path), exist_ok=True)
+        filesystem.pipe_file(path, data)
+
+
+def append_whole(file: io.FileIO, data: bytes | bytearray) -> None:
+    """Adds all of `data` at the end of an unbuffered local `file`, or, failing that, nothing.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryFile(buffering=0) as file:
+        ...     append_whole(file, b"abc")
+        ...     file.tell()
+        3
+    """
+    size = file.seek(0, os.SEEK_END)
+    done = 0
+    try:
+        # One write as a rule; the kernel may take less, as when a disk is nearly full.
+        while done < len(data):
+            with memoryview(data) as view, view[done:] as rest:
+                done += file.write(rest) or 0
+    except BaseException:
+        # A record cut short in the middle of a file would hide all that follows it.
+        file.truncate(size)
+        raise

@@ -1,0 +1,204 @@
+"""TensorBoard event records as bytes: the framing, and the protobuf messages that scalars need.
+
+A record is `length u64, masked crc32c of the length, data, masked crc32c of the data`, all little
+endian (TensorFlow's record_writer). The data is an `Event` message. Its fields are written by hand:
+building protobuf objects costs far more than all the rest, and the shape of the bytes is the same
+for every step with the same tags, so a template is filled in for many steps at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import google_crc32c
+import numpy as np
+
+from jaxlog.errors import LoggerError
+from jaxlog.storage.block import Block
+
+__all__ = [
+    "file_version_record",
+    "frame",
+    "scalar_records",
+    "session_start_record",
+    "summary_record",
+]
+
+# Field keys: number << 3 | wire type.
+_WALL_TIME, _STEP, _FILE_VERSION, _SUMMARY, _SESSION_LOG = (
+    b"\x09",
+    b"\x10",
+    b"\x1a",
+    b"\x2a",
+    b"\x3a",
+)
+_VALUE, _TAG, _SIMPLE_VALUE = b"\x0a", b"\x0a", b"\x15"
+_SESSION_START = b"\x08\x01"
+
+_HEADER, _FOOTER = 12, 4
+_MASK_DELTA = 0xA282EAD8
+_CHUNK_BYTES = 1 << 16  # what is built in one go; between two chunks other threads get their turn
+_VARINT_LIMITS = np.array([1 << 7 * n for n in range(1, 9)], np.int64)
+
+
+def frame(data: bytes) -> bytes:
+    """`data` as one record.
+
+    Example:
+        >>> len(frame(b"abc"))
+        19
+    """
+    length = struct.pack("<Q", len(data))
+    return length + _masked(length) + data + _masked(data)
+
+
+def file_version_record(wall_time: float) -> bytes:
+    """The record that every event file begins with.
+
+    Example:
+        >>> b"brain.Event:2" in file_version_record(0.0)
+        True
+    """
+    return frame(_wall_time(wall_time) + _FILE_VERSION + _sized(b"brain.Event:2"))
+
+
+def session_start_record(step: int, wall_time: float) -> bytes:
+    """The record that tells readers to forget what earlier sessions logged from `step` on.
+
+    Raises:
+        LoggerError: `step` is negative.
+
+    Example:
+        >>> len(session_start_record(7, 0.0))
+        31
+    """
+    start = _SESSION_LOG + _sized(_SESSION_START)
+    return frame(_wall_time(wall_time) + _STEP + _varint(step) + start)
+
+
+def summary_record(summary: bytes, step: int, wall_time: float) -> bytes:
+    """A record around a serialised `Summary`, for everything that is not a plain scalar.
+
+    Raises:
+        LoggerError: `step` is negative.
+
+    Example:
+        >>> len(summary_record(b"", step=0, wall_time=0.0))
+        29
+    """
+    return frame(_wall_time(wall_time) + _STEP + _varint(step) + _SUMMARY + _sized(summary))
+
+
+def scalar_records(block: Block) -> Iterator[bytes]:
+    """The records of a block in order, one `Event` a step with all its tags, in chunks of bytes.
+
+    Values are stored as float32, the one type all readers take; beyond its range they are
+    infinities. A row without any value is left out.
+
+    Example:
+        >>> sum(map(len, scalar_records(Block.row({"loss": 0.5}, step=1, wall_time=0.0))))
+        42
+    """
+    with np.errstate(over="ignore"):
+        values = block.values.astype("<f4")
+    # Rows whose steps take equally many bytes, and hold the same tags, share one template.
+    widths = np.searchsorted(_VARINT_LIMITS, block.steps, side="right") + 1
+    changes = widths[1:] != widths[:-1]
+    if block.present is not None:
+        changes |= (block.present[1:] != block.present[:-1]).any(axis=1)
+    bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(widths)]
+    for start, stop in itertools.pairwise(bounds):
+        tags, columns = block.tags, values[start:stop]
+        if start < stop and block.present is not None:
+            here = block.present[start]
+            tags = tuple(tag for tag, there in zip(tags, here.tolist(), strict=True) if there)
+            columns = columns[:, here]
+        if start < stop and tags:
+            times = block.wall_times[start:stop].astype("<f8")
+            template = _template(tags, int(widths[start]))
+            yield from template.fill(block.steps[start:stop], times, np.ascontiguousarray(columns))
+
+
+@dataclass(frozen=True)
+class _Template:
+    """The bytes of one record, zeros where the step, the time, the values and the crc go."""
+
+    record: np.ndarray  # uint8 [length]
+    step_bytes: int
+    value_bytes: np.ndarray  # intp [4 * tags], where the float32 of each tag stands
+
+    def fill(self, steps: np.ndarray, times: np.ndarray, values: np.ndarray) -> Iterator[bytes]:
+        rows = max(1, _CHUNK_BYTES // len(self.record))
+        for start in range(0, len(steps), rows):
+            part = slice(start, start + rows)
+            yield self._fill(steps[part], times[part], values[part])
+
+    def _fill(self, steps: np.ndarray, times: np.ndarray, values: np.ndarray) -> bytes:
+        count, length = len(steps), len(self.record)
+        out = np.empty((count, length), np.uint8)
+        out[:] = self.record
+        at = _HEADER + 1
+        out[:, at : at + 8] = times.view(np.uint8).reshape(count, 8)
+        at += 9
+        out[:, at : at + self.step_bytes] = _varints(steps, self.step_bytes)
+        out[:, self.value_bytes] = values.view(np.uint8).reshape(count, -1)
+        body = out[:, _HEADER:-_FOOTER].tobytes()
+        size = length - _HEADER - _FOOTER
+        crc = google_crc32c.value
+        crcs = np.fromiter(
+            (crc(body[i : i + size]) for i in range(0, len(body), size)), np.uint32, count
+        )
+        masked = ((crcs >> 15) | (crcs << 17)) + np.uint32(_MASK_DELTA)
+        out[:, -_FOOTER:] = masked.astype("<u4").view(np.uint8).reshape(count, _FOOTER)
+        return out.tobytes()
+
+
+@functools.lru_cache(maxsize=256)
+def _template(tags: tuple[str, ...], step_bytes: int) -> _Template:
+    values, offsets = bytearray(), []
+    for tag in tags:
+        # A lone surrogate has no UTF-8: its escape is kept, for a name must not cost the values.
+        name = tag.encode("utf-8", errors="backslashreplace")
+        value = _TAG + _sized(name) + _SIMPLE_VALUE + bytes(4)
+        values += _VALUE + _sized(value)
+        offsets.append(len(values) - 4)
+    start = _wall_time(0.0) + _STEP + bytes(step_bytes) + _SUMMARY
+    data = start + _sized(bytes(values))
+    first = _HEADER + len(data) - len(values)
+    at = np.add.outer(np.array(offsets, np.intp) + first, np.arange(4)).ravel()
+    return _Template(np.frombuffer(frame(data), np.uint8), step_bytes, at)
+
+
+def _varints(steps: np.ndarray, width: int) -> np.ndarray:
+    """uint8 [n, width]: seven bits a byte, lowest first, the high bit set on all but the last."""
+    digits = (steps[:, None] >> (7 * np.arange(width))) & 0x7F
+    digits[:, :-1] |= 0x80
+    return digits.astype(np.uint8)
+
+
+def _varint(number: int) -> bytes:
+    if number < 0:
+        raise LoggerError(f"a step is at least 0, but got {number}")
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _sized(data: bytes) -> bytes:
+    return _varint(len(data)) + data
+
+
+def _wall_time(seconds: float) -> bytes:
+    return _WALL_TIME + struct.pack("<d", seconds)
+
+
+def _masked(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF)

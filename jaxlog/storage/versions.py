@@ -1,0 +1,117 @@
+"""`RunDirectory`: where a run's files go, named as Lightning names it."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fsspec.implementations.memory import MemoryFileSystem
+
+from jaxlog.errors import LoggerError
+from jaxlog.storage.filesystem import is_local, join_url, open_filesystem, plain_url
+
+__all__ = ["RunDirectory"]
+
+_VERSION = re.compile(r"version_(\d+)")
+_TAKING = threading.Lock()
+
+
+class RunDirectory:
+    """`save_dir/name/version/sub_dir`; the version is chosen once, when it is first asked for.
+
+    Args:
+        save_dir: local path or URL.
+        name: folder of the experiment; "" or None for `save_dir` itself.
+        version: an int for `version_{n}`, a string as it is, None for one more than the highest
+            there is.
+        sub_dir: a folder below the version.
+        storage_options: passed to the filesystem.
+
+    Raises:
+        LoggerError: a version that is neither, or a negative one.
+
+    Example:
+        >>> RunDirectory("memory://runs", "mnist", 3).log_dir
+        'memory://runs/mnist/version_3'
+        >>> RunDirectory("memory://runs", "", "sweep").log_dir
+        'memory://runs/sweep'
+    """
+
+    def __init__(
+        self,
+        save_dir: str | os.PathLike[str],
+        name: str | None,
+        version: int | str | None,
+        sub_dir: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if isinstance(version, bool) or not isinstance(version, int | str | None):
+            raise LoggerError(
+                f"version must be an int, a str or None, but got {version!r}; "
+                f"write version=3 for version_3"
+            )
+        if isinstance(version, int) and version < 0:
+            raise LoggerError(f"version must be at least 0, but got {version}")
+        self.save_dir = plain_url(save_dir)
+        self.name = name or ""
+        self.sub_dir = sub_dir or ""
+        self.storage_options = dict(storage_options or {})
+        self._version = version
+
+    @property
+    def root_dir(self) -> str:
+        """Where the versions stand: `save_dir/name`."""
+        return join_url(self.save_dir, self.name)
+
+    @property
+    def version(self) -> int | str:
+        """The version: as given, or else the next free number, which is then taken."""
+        with _TAKING:
+            if self._version is None:
+                self._version = _take_next(self.root_dir, self.storage_options)
+            return self._version
+
+    @property
+    def log_dir(self) -> str:
+        """The directory that the files of this run go to."""
+        version = self.version
+        folder = f"version_{version}" if isinstance(version, int) else version
+        return join_url(self.root_dir, folder, self.sub_dir)
+
+
+def _take_next(root: str, storage_options: Mapping[str, Any]) -> int:
+    """One more than the highest `version_{n}` in `root`; its folder is made where folders are real.
+
+    Two loggers that start at once see the same listing. Only the making of the folder, which
+    succeeds once, decides who gets it. Object stores have no folders: there the random part of the
+    event files' names keeps two runs from writing over each other.
+    """
+    filesystem, path = open_filesystem(root, storage_options)
+    filesystem.invalidate_cache()
+    number = 1 + max(_versions_in(filesystem, path), default=-1)
+    if not is_local(filesystem) and not isinstance(filesystem, MemoryFileSystem):
+        return number
+    while True:
+        folder = f"{path}/version_{number}"
+        try:
+            if is_local(filesystem):
+                Path(folder).mkdir(parents=True)
+            else:
+                filesystem.makedirs(folder)
+        except FileExistsError:
+            number += 1
+        else:
+            return number
+
+
+def _versions_in(filesystem: Any, path: str) -> list[int]:
+    try:
+        names = filesystem.ls(path, detail=False)
+    except FileNotFoundError:
+        return []
+    matches = (_VERSION.fullmatch(str(name).rstrip("/").rpartition("/")[2]) for name in names)
+    return [int(match[1]) for match in matches if match]

@@ -1,0 +1,327 @@
+"""`BackgroundWriter`: one thread that writes what a logger was given, and never hides a failure.
+
+The caller appends a reference and goes on. The thread takes what is there, hands it to the sink and
+flushes the sink. Storage that fails costs the caller an error at its next call, no data: what could
+not be written stays in memory and is tried again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from jaxlog.errors import LoggerError, WriteError
+from jaxlog.storage.exit import close_at_exit
+
+__all__ = ["BackgroundWriter", "Sink"]
+
+_ALIVE_CHECK_SECS = 1.0  # a waiting caller looks this often whether the thread still lives
+
+
+class Sink(Protocol):
+    """Where a `BackgroundWriter` writes; only its thread calls these methods."""
+
+    @property
+    def path(self) -> str:
+        """What to name in an error."""
+        ...
+
+    @property
+    def min_interval_secs(self) -> float:
+        """Least time between two writes that nobody waits for.
+
+        Object stores charge by the request, and some take one a second for a name.
+        """
+        ...
+
+    def write(self, items: Sequence[Any]) -> None:
+        """Takes items in order; they may still be lost until `flush`."""
+        ...
+
+    def flush(self) -> None:
+        """Puts all it took on storage, or raises and keeps it for the next time."""
+        ...
+
+    def close(self) -> None:
+        """Ends the file."""
+        ...
+
+
+class BackgroundWriter:
+    """Writes to `sink` from one daemon thread, started by the first write.
+
+    It writes when `max_queue` rows wait, when the oldest has waited `flush_secs`, and when someone
+    flushes. An error of the sink is raised once, as `WriteError`, by the next `write`, `flush` or
+    `close`; a `write` that raises has taken nothing. A writer that nobody closed is closed when the
+    interpreter exits.
+
+    Args:
+        sink: what is written to.
+        max_queue: rows after which the thread writes.
+        flush_secs: seconds after which it writes even fewer.
+        max_pending_scalars: with so many scalars not yet on storage, `write` waits.
+        timeout_secs: the longest that `write` waits so, before it raises.
+        clock: monotonic seconds.
+
+    Example:
+        >>> from jaxlog.storage.files import EventFile
+        >>> from jaxlog.storage.event_sink import EventSink
+        >>> from jaxlog.storage.block import Row
+        >>> writer = BackgroundWriter(EventSink(EventFile("memory://background_writer")))
+        >>> writer.write(Row({"loss": 0.5}, 0, 0.0))
+        >>> writer.flush()
+        >>> writer.pending
+        0
+        >>> writer.close()
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        max_queue: int = 10,
+        flush_secs: float = 120.0,
+        max_pending_scalars: int = 1_000_000,
+        timeout_secs: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sink = sink
+        self._max_queue = max_queue
+        self._flush_secs = flush_secs
+        self._max_pending = max_pending_scalars
+        self._timeout_secs = timeout_secs
+        self._clock = clock
+        self._process = os.getpid()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        # All below is guarded by _changed.
+        self._queue: list[Any] = []
+        self._queued_scalars = 0
+        self._rows = 0  # accepted and not on storage; likewise _pending
+        self._pending = 0  # scalars
+        self._lost = 0  # scalars the sink could not take, since the last error raised
+        self._waiting_for_room = 0
+        self._oldest = 0.0  # when the first row that waits came, or was last tried
+        self._last_write = float("-inf")
+        self._asked = self._done = 0  # flushes
+        self._error: BaseException | None = None
+        self._ended = False  # the thread left its loop
+        self._closed = False
+
+    @property
+    def pending(self) -> int:
+        """How many scalars were accepted and are not on storage yet."""
+        return self._pending
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def write(self, item: Any, *, rows: int = 1, scalars: int = 1) -> None:
+        """Queues `item`, which holds so many rows and scalars; it is not copied.
+
+        Raises:
+            WriteError: writing failed since the last call; `item` was not taken.
+            LoggerError: the writer is closed, or belongs to the process this one was forked from.
+        """
+        self._check_process("write")
+        with self._changed:
+            if self._closed:
+                raise LoggerError(
+                    f"{self._sink.path} is closed, so nothing can be written to it; "
+                    f"log before close(), or make a new logger"
+                )
+            if self._error is not None or self._ended:
+                raise self._take_error()
+            if self._pending and self._pending + scalars > self._max_pending:
+                self._wait_for_room(scalars)
+            if self._thread is None:
+                self._start()
+            if not self._rows:
+                self._oldest = self._clock()
+            self._queue.append(item)
+            self._queued_scalars += scalars
+            self._pending += scalars
+            first, self._rows = not self._rows, self._rows + rows
+            # The first row sets the thread's alarm; the rows after it need no wake-up until enough.
+            if first or self._rows >= self._max_queue:
+                self._changed.notify_all()
+
+    def flush(self, timeout: float | None = None) -> None:
+        """All that was written before this call is on storage when it returns.
+
+        Args:
+            timeout: seconds to wait; None for as long as it takes.
+
+        Raises:
+            WriteError: writing failed, or took longer than `timeout`.
+            LoggerError: the writer belongs to the process this one was forked from.
+        """
+        self._check_process("flush")
+        with self._changed:
+            if self._thread is None or self._closed:
+                return
+            self._asked += 1
+            asked = self._asked
+            self._changed.notify_all()
+            if not self._wait(lambda: self._done >= asked, timeout):
+                raise WriteError(
+                    f"{self._sink.path}: flush did not finish within {timeout} s; "
+                    f"{self._pending} scalars are not on storage yet and still being written"
+                )
+            if self._error is not None:
+                raise self._take_error()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Flushes, ends the file and the thread; does nothing the second time.
+
+        In a forked child it does nothing at all: the file is its parent's.
+
+        Raises:
+            WriteError: something could not be written, or it took longer than `timeout` seconds.
+        """
+        if os.getpid() != self._process:
+            return
+        with self._changed:
+            first, self._closed = not self._closed, True
+            self._changed.notify_all()
+        if self._thread is None:
+            return
+        self._thread.join(timeout)
+        with self._changed:
+            if not self._ended:
+                raise WriteError(
+                    f"{self._sink.path}: close did not finish within {timeout} s; "
+                    f"{self._pending} scalars are not on storage yet"
+                )
+            if first and self._error is not None:
+                raise self._take_error()
+
+    def _check_process(self, verb: str) -> None:
+        # Before the lock: the parent's thread may have held it when the fork copied it.
+        if os.getpid() != self._process:
+            raise LoggerError(
+                f"cannot {verb} to {self._sink.path} here: its logger was made by process "
+                f"{self._process}, and this is its child {os.getpid()}; make a logger in the "
+                f"child, with a directory of its own"
+            )
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="jaxlog-writer", daemon=True)
+        self._thread.start()
+        close_at_exit(self)
+
+    def _wait_for_room(self, scalars: int) -> None:
+        def room() -> bool:
+            return not self._pending or self._pending + scalars <= self._max_pending
+
+        self._waiting_for_room += 1
+        self._changed.notify_all()
+        try:
+            in_time = self._wait(lambda: room() or self._error is not None, self._timeout_secs)
+        finally:
+            self._waiting_for_room -= 1
+        if self._error is not None:
+            raise self._take_error()
+        if not in_time:
+            raise WriteError(
+                f"{self._sink.path}: storage is too slow: {self._pending} scalars wait and none "
+                f"was written within {self._timeout_secs} s; log less often, or to a local "
+                f"directory that is copied afterwards"
+            )
+
+    def _wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        """Whether `done()` came true in time; a thread that ended raises instead of hanging."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not done():
+            if self._ended or (self._thread is not None and not self._thread.is_alive()):
+                raise self._take_error()
+            left = _ALIVE_CHECK_SECS if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._changed.wait(min(left, _ALIVE_CHECK_SECS))
+        return True
+
+    def _take_error(self) -> WriteError:
+        cause, self._error = self._error, None
+        lost, self._lost = self._lost, 0
+        what = f"{type(cause).__name__}: {cause}" if cause else "its thread has ended"
+        kept = "a later attempt saved everything that was accepted"
+        if self._pending:
+            ending = "are lost" if self._closed else "are kept and tried again at the next flush"
+            kept = f"{self._pending} scalars were accepted but not written; they {ending}"
+        if lost:
+            kept += f"; up to {lost} scalars could not be stored at all and are lost"
+        error = WriteError(
+            f"could not write to {self._sink.path} ({what}); {kept}. "
+            f"Check that the place exists, has room and lets you write"
+        )
+        error.__cause__ = cause
+        return error
+
+    # The thread.
+
+    def _run(self) -> None:
+        try:
+            while not self._turn():
+                pass
+        except BaseException as error:  # noqa: BLE001  a thread must not die in silence
+            with self._changed:
+                self._error = self._error or error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _turn(self) -> bool:
+        """Waits until there is something to do and does it; whether that was the last time."""
+        with self._changed:
+            while (wait := self._seconds_until_due()) != 0:
+                self._changed.wait(wait)
+            items, self._queue = self._queue, []
+            scalars, self._queued_scalars = self._queued_scalars, 0
+            pending, rows = self._pending, self._rows
+            asked, closing = self._asked, self._closed
+        refused = items and self._attempt(lambda: self._sink.write(items))
+        failed = self._attempt(self._sink.flush)
+        if closing:
+            failed = self._attempt(self._sink.close) or failed
+        with self._changed:
+            self._last_write = self._oldest = self._clock()
+            if refused:
+                self._lost += scalars
+                self._pending -= scalars
+                pending -= scalars
+            if not failed:
+                self._pending -= pending
+                self._rows -= rows
+            self._done = asked
+            self._changed.notify_all()
+        return closing
+
+    def _attempt(self, effect: Callable[[], None]) -> bool:
+        """Whether `effect` failed; its error is kept unless an earlier one is."""
+        try:
+            effect()
+        except Exception as error:  # noqa: BLE001  whatever it is, the caller hears of it
+            with self._changed:
+                self._error = self._error or error
+            return True
+        return False
+
+    def _seconds_until_due(self) -> float | None:
+        """0 to write now, None to wait for a call."""
+        if self._closed or self._asked > self._done:
+            return 0
+        # After a failure the caller hears of it first.
+        if not self._rows or self._error is not None:
+            return None
+        now = self._clock()
+        pause = self._last_write + self._sink.min_interval_secs - now
+        if self._rows >= self._max_queue or self._waiting_for_room:
+            return max(0.0, pause)
+        return max(0.0, pause, self._oldest + self._flush_secs - now)
