@@ -83,8 +83,7 @@ class Loop:
         self._hooks = overriding([*self.callbacks, *([] if bar is None else [bar])])
         self._hook: str | None = None
         self._run = Run(self, window_steps, window_secs)
-        writes = jax.process_index() == 0
-        self.pipeline = Pipeline(self.loggers if writes else [])
+        self.pipeline = Pipeline(self.loggers if self.is_main_process else [])
         self._progress = ProgressValues(self._run.recorders, self.pipeline)
         self._restored: dict[str, Any] | None = None
         self._is_set_up = False
@@ -300,6 +299,16 @@ class Loop:
     def num_epochs(self) -> int | None:
         """How many epochs the running `epochs` was asked for."""
         return self._run.num_epochs
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs the running `epochs` has finished."""
+        return self._run.epochs_done
+
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this process writes and draws."""
+        return jax.process_index() == 0
 
     @property
     def total_batches(self) -> int | None:

@@ -32,6 +32,7 @@ class Run:
         stack: recorders of the open phases, the innermost last.
         in_fit: whether an epoch is running.
         num_epochs: how many epochs `epochs` was asked for; None outside.
+        epochs_done: how many of those are finished.
         loader: the loader being read, None outside of phases.
         dataloader_idx: its index.
     """
@@ -44,6 +45,7 @@ class Run:
         self.stack: list[Recorder] = []
         self.in_fit = False
         self.num_epochs: int | None = None
+        self.epochs_done = 0
         self.loader: Loader | None = None
         self.dataloader_idx = 0
         self.closed = False
@@ -61,7 +63,8 @@ class Run:
         self.num_epochs = count
         self._begin_fit()
         try:
-            for _ in range(count):
+            for done in range(count):
+                self.epochs_done = done
                 yield self.current_epoch
                 self.end_epoch()
         finally:
@@ -117,6 +120,7 @@ class Run:
         is_first = phase.end is None  # else a second pass inside one epoch adds to the first
         phase.end = None
         with self._running(recorder):
+            self.loader = loader
             if is_first:
                 self._loop.fire("on_train_epoch_start")
             recorder.open_loader(phase, 0, None, 1)

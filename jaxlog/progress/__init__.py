@@ -1,0 +1,5 @@
+"""Progress bars: plain objects with the loop's hooks; they read values that have arrived."""
+
+from jaxlog.progress.tqdm import TqdmProgressBar
+
+__all__ = ["TqdmProgressBar"]
