@@ -187,7 +187,7 @@ def check_options(
             f"log({name!r}, ...): '/dataloader_idx_' is what jaxlog appends when there are several "
             f"loaders; leave it out of the name, or write add_dataloader_idx=False"
         )
-    step, epoch = resolve_flags(name, hook, on_step, on_epoch)
+    step, epoch = resolve_flags(name, hook, on_step=on_step, on_epoch=on_epoch)
     return Options(
         hook=hook.name,
         on_step=step,
@@ -303,7 +303,7 @@ def _check_weight(name: str, batch_size: Any, mask: Any) -> None:
 
 def _check_mask(name: str, mask: Any, value: Any) -> None:
     dtype = jnp.result_type(mask)
-    if dtype != bool:
+    if not jnp.issubdtype(dtype, jnp.bool_):
         raise LogArgumentError(
             f"log({name!r}, ..., mask of dtype {dtype}): takes bool; write mask=mask != 0"
         )
@@ -335,7 +335,7 @@ def _as_array(value: Any) -> jax.Array:
 
 def _as_integer(value: int) -> jax.Array:
     """A Python int: exact where the widest integer of this process holds it."""
-    info = np.iinfo(jnp.int64 if jax.config.jax_enable_x64 else jnp.int32)
+    info = np.iinfo(jnp.int64 if jax.config.read("jax_enable_x64") else jnp.int32)
     if info.min <= value <= info.max:
         return jnp.asarray(value, info.dtype)
     return jnp.asarray(float(value), jnp.float32)
@@ -346,7 +346,7 @@ def _stored_dtype(dtype: Any) -> str:
     dtype = np.dtype(dtype)
     if dtype in (np.int64, np.uint64, np.float64, np.uint32):
         return str(dtype)
-    return "int32" if dtype == bool or jnp.issubdtype(dtype, jnp.integer) else "float32"
+    return "float32" if jnp.issubdtype(dtype, jnp.floating) else "int32"
 
 
 def _as_weight(batch_size: Any) -> jax.Array:

@@ -42,9 +42,7 @@ def _neutral_scalar(role: Role) -> np.ndarray:
     if role.fold == "add":
         return np.zeros((), dtype)
     floating = np.issubdtype(dtype, np.floating)
-    least, greatest = (
-        (-np.inf, np.inf) if floating else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    )
+    least, greatest = (-np.inf, np.inf) if floating else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     return np.full((), greatest if role.fold == "min" else least, dtype)
 
 
@@ -112,34 +110,24 @@ def contribution(
     cells = neutral(entry)
     shape = jnp.shape(value)
     for role in entry.roles:
-        cells[role.name] = _cell(role, cells[role.name], value, weight, present, shape)
+        filler = jnp.broadcast_to(cells[role.name], shape)
+        cell = _cell(role, value, weight, filler)
+        cells[role.name] = cell if present is None else jnp.where(present, cell, filler)
     return cells
 
 
-def _cell(
-    role: Role,
-    empty: jax.Array,
-    value: Any,
-    weight: Any | None,
-    present: Any | None,
-    shape: tuple[int, ...],
-) -> jax.Array:
-    explicit = weight is not None
+def _cell(role: Role, value: Any, weight: Any | None, nothing: jax.Array) -> jax.Array:
+    """What one call adds to a role; `nothing` where the role is not for calls of its kind."""
+    if role.name in ("weight", "wtotal"):
+        if weight is None:
+            return nothing
+        amount = strong(weight, role.dtype)
+        return amount if role.name == "weight" else strong(value, role.dtype) * amount
+    if role.name in ("units", "total") and weight is not None:
+        return nothing
     if role.name == "units":
-        one: Any = jnp.zeros(shape, role.dtype) if explicit else jnp.ones(shape, role.dtype)
-    elif role.name == "weight":
-        one = strong(weight, role.dtype) if explicit else jnp.zeros(shape, role.dtype)
-    elif role.name == "wtotal":
-        if not explicit:
-            return jnp.broadcast_to(empty, shape)
-        one = strong(value, role.dtype) * strong(weight, role.dtype)
-    elif role.name == "total" and explicit:
-        return jnp.broadcast_to(empty, shape)
-    else:
-        one = strong(value, role.dtype)
-    if present is None:
-        return one
-    return jnp.where(present, one, jnp.broadcast_to(empty, shape))
+        return jnp.ones(nothing.shape, role.dtype)
+    return strong(value, role.dtype)
 
 
 def neutral_steps(entries: Sequence[Entry]) -> StepCells:

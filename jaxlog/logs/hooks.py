@@ -121,7 +121,7 @@ def find_hook(name: object) -> Hook:
 
 
 def resolve_flags(
-    name: str, hook: Hook, on_step: bool | None, on_epoch: bool | None
+    name: str, hook: Hook, *, on_step: bool | None, on_epoch: bool | None
 ) -> tuple[bool, bool]:
     """`(on_step, on_epoch)` with the hook's defaults filled in.
 
@@ -136,7 +136,7 @@ def resolve_flags(
         LogArgumentError: a flag is no bool, or both are False.
 
     Example:
-        >>> resolve_flags("loss", HOOKS["training_step"], None, True)
+        >>> resolve_flags("loss", HOOKS["training_step"], on_step=None, on_epoch=True)
         (True, True)
     """
     for option, given in (("on_step", on_step), ("on_epoch", on_epoch)):

@@ -164,9 +164,9 @@ class Logs:
         hook = find_hook("training_step")
         checked = check_call(name, value, hook, batch_size=batch_size, mask=mask, **options)
         logged = lower_call(name, value, checked, batch_size=batch_size, mask=mask)
-        grown = self._with_entry(entry_of(logged.call, repeated=True, optional=True))
-        entry = grown.schema.find(name)
-        assert entry is not None  # _with_entry put it there
+        entry = entry_of(logged.call, repeated=True, optional=True)
+        grown = self._with_entry(entry)
+        entry = grown.schema.find(name) or entry
         cells = contribution(entry, logged.value, logged.weight, logged.mask)
         pending = grown.pending | {name: merge(entry, grown.pending[name], cells)}
         return grown._replace(pending=pending)
@@ -232,9 +232,7 @@ class Logs:
         totals = self.totals
         if totals is not None:
             totals = running.fold_step(self.schema, totals, cells, batch_size)
-        metrics = {
-            name: state.merge(cells[name]["metric"]) for name, state in self.metrics.items()
-        }
+        metrics = {name: state.merge(cells[name]["metric"]) for name, state in self.metrics.items()}
         tape = push_row(self.tape, row)
         return self._replace(tape=tape, totals=totals, metrics=metrics), row
 

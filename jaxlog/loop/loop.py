@@ -11,6 +11,7 @@ from typing import Any, Self
 import jax
 
 from jaxlog.errors import HookError, LogArgumentError, LoopError
+from jaxlog.loggers import CSVLogger, TensorBoardLogger
 from jaxlog.logs.arguments import check_call
 from jaxlog.logs.hooks import Hook, find_hook
 from jaxlog.loop.batches import Loader, iterable, loaders_of
@@ -22,6 +23,7 @@ from jaxlog.loop.resume import restore_phase, state_of
 from jaxlog.loop.run import Run
 from jaxlog.loop.step import LoopStep
 from jaxlog.loop.window import HostValue
+from jaxlog.progress import TqdmProgressBar
 
 __all__ = ["Loop"]
 
@@ -213,8 +215,7 @@ class Loop:
         """
         hook = self._current_hook(name)
         checked = check_call(name, value, hook, batch_size=batch_size, **options)
-        assert hook.stage is not None  # hooks without a stage forbid logging
-        recorder = self._run.recorders[hook.stage]
+        recorder = self._run.recorders[str(hook.stage)]  # hooks without one forbid logging
         weight = None if batch_size is None else float(batch_size)
         if hook.steps and recorder.in_batch:
             recorder.register(name, checked)
@@ -377,7 +378,7 @@ class Loop:
             self.fire("setup")
         return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is None:
             self.close()
             return
@@ -396,8 +397,6 @@ def _check_count(name: str, value: Any, *, least: int) -> None:
 
 def _loggers(logger: Any) -> list[Any]:
     if logger is None:
-        from jaxlog.loggers import CSVLogger, TensorBoardLogger
-
         events = TensorBoardLogger(".")
         return [events, CSVLogger(".", version=events.version)]
     if logger is False:
@@ -407,7 +406,5 @@ def _loggers(logger: Any) -> list[Any]:
 
 def _progress_bar(bar: Any) -> Any:
     if bar is True:
-        from jaxlog.progress import TqdmProgressBar
-
         return TqdmProgressBar()
     return None if bar is False else bar

@@ -12,7 +12,7 @@ import numpy as np
 from jaxlog.logs import Options
 from jaxlog.logs.tape import decode_rows
 from jaxlog.loop.accumulators import Accumulator
-from jaxlog.loop.names import epoch_tag, step_tag
+from jaxlog.loop.names import Key
 from jaxlog.loop.results import Results
 from jaxlog.loop.rows import Table, epoch_block
 from jaxlog.loop.window import HostValue, Segment, Window
@@ -60,16 +60,14 @@ class Phase:
         """
         segments, host = arrays
         table = Table(len(window))
-        if self._open_row:
-            for tag, value in self._open_row.items():
-                table.set(tag, np.zeros(1, int), np.array([value]))
-            self._open_row = {}
-        known: dict[str, tuple[str, Options, str]] = {}
+        for tag, value in self._open_row.items():
+            table.set(tag, np.zeros(1, int), np.array([value]))
+        self._open_row = {}
         for segment, (rows, metrics) in zip(window.segments, segments, strict=True):
-            self._absorb_segment(window, segment, rows, metrics, table, known)
+            self._absorb_segment(window, segment, rows, metrics, table)
         for value, resolved in zip(window.host, host, strict=True):
-            self._absorb_host(window, value, resolved, table, known)
-        return self._rows(window, table, known, results)
+            self._absorb_host(window, value, resolved, table)
+        return self._rows(window, table, results)
 
     def _absorb_segment(
         self,
@@ -78,15 +76,13 @@ class Phase:
         rows: np.ndarray,
         metrics: dict[str, Metric],
         table: Table,
-        known: dict[str, tuple[str, Options, str]],
     ) -> None:
         batches = np.asarray(segment.batches, int)
-        columns = decode_rows(segment.schema, rows[: len(batches)])
-        for name, column in columns.items():
+        sizes = window.sizes_of(batches)
+        for name, column in decode_rows(segment.schema, rows[: len(batches)]).items():
             options = column.entry.options
             suffix = window.suffix if options.add_dataloader_idx else ""
             present = column.present() if column.cells else np.ones(len(batches), bool)
-            sizes = window.sizes_of(batches)
             if options.on_epoch:
                 accumulator = self.accumulator(name, options, suffix)
                 if column.entry.metric is None:
@@ -94,30 +90,18 @@ class Phase:
                 elif present.any():
                     accumulator.add_metric(metrics[name])
             if options.on_step:
-                tag = step_tag(name, options, suffix)
-                known[tag] = (name, options, suffix)
-                table.set(tag, batches[present], column.step_values(sizes)[present])
+                values = column.step_values(sizes)
+                table.set_key(Key(name, options, suffix), batches[present], values[present])
 
-    def _absorb_host(
-        self,
-        window: Window,
-        host: HostValue,
-        resolved: Any,
-        table: Table,
-        known: dict[str, tuple[str, Options, str]],
-    ) -> None:
-        assert host.batch is not None  # windows hold only what was logged in batches
-        options = host.options
-        suffix = window.suffix if options.add_dataloader_idx else ""
-        if options.on_epoch:
-            weight = host.weight
-            if weight is None:
-                weight = float(window.sizes_of(np.array([host.batch]))[0])
+    def _absorb_host(self, window: Window, host: HostValue, resolved: Any, table: Table) -> None:
+        suffix = window.suffix if host.options.add_dataloader_idx else ""
+        batch = np.array([host.batch])
+        if host.options.on_epoch:
+            weight = float(window.sizes_of(batch)[0]) if host.weight is None else host.weight
             self.add_value(dataclasses.replace(host, weight=weight), resolved, suffix)
-        if options.on_step:
-            tag = step_tag(host.name, options, suffix)
-            known[tag] = (host.name, options, suffix)
-            table.set(tag, np.array([host.batch]), np.array([_as_float(resolved)]))
+        if host.options.on_step:
+            value = np.array([_as_float(resolved)])
+            table.set_key(Key(host.name, host.options, suffix), batch, value)
 
     def add_value(self, host: HostValue, resolved: Any, suffix: str = "") -> None:
         """Adds one host value to its epoch reduction; outside of batches it weighs 1."""
@@ -134,18 +118,12 @@ class Phase:
 
     # ---- giving out -----------------------------------------------------------------------------
 
-    def _rows(
-        self,
-        window: Window,
-        table: Table,
-        known: dict[str, tuple[str, Options, str]],
-        results: Results,
-    ) -> Block | None:
-        for tag, (name, options, suffix) in known.items():
+    def _rows(self, window: Window, table: Table, results: Results) -> Block | None:
+        for tag, key in table.keys.items():
             last = table.last(tag)
             if last is not None:
-                results.set_step(name, options, suffix, last, training=self.is_training)
-        visible = table.without({tag for tag in known if not known[tag][1].logger})
+                results.set_step(key, last, training=self.is_training)
+        visible = table.without({tag for tag, key in table.keys.items() if not key.options.logger})
         steps = np.asarray(window.steps, np.int64)
         chosen = self._due(steps)
         if window.is_open:
@@ -165,32 +143,27 @@ class Phase:
             return np.zeros(len(steps), bool)
         return (steps + 1) % self.log_every_n_steps == 0
 
-    def epoch_values(self) -> Iterable[tuple[str, Options, str, float]]:
-        """`(name, options, loader suffix, value)` of everything reduced over the epoch."""
+    def epoch_values(self) -> Iterable[tuple[Key, float]]:
+        """Everything reduced over the epoch."""
         deferred, self.deferred = self.deferred, []
         for host in deferred:
             self.add_value(host, jax.tree.map(np.asarray, host.value))
         for (name, suffix), accumulator in self.accumulators.items():
             if accumulator.options.on_epoch and not accumulator.is_empty:
-                yield name, accumulator.options, suffix, accumulator.compute()
+                yield Key(name, accumulator.options, suffix), accumulator.compute()
 
     def publish(self, results: Results) -> None:
         """Brings the mappings up to date with the epoch's values so far."""
-        for name, options, suffix, value in self.epoch_values():
-            results.set_epoch(name, options, suffix, value)
+        for key, value in self.epoch_values():
+            results.set_epoch(key, value)
 
     def epoch_row(self) -> Block | None:
         """The row of epoch values, for a phase that has ended."""
         assert self.end is not None  # rows of running phases are nobody's business
-        values = {
-            epoch_tag(name, options, suffix): value
-            for name, options, suffix, value in self.epoch_values()
-            if options.logger
-        }
+        values = {key.epoch_tag: value for key, value in self.epoch_values() if key.options.logger}
         step, time = self.end
         return epoch_block(values, step, time, float(self.epoch))
 
 
 def _as_float(value: Any) -> float:
     return value.host_compute() if isinstance(value, Metric) else float(value)
-

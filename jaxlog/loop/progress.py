@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxlog.logs import Schema
 from jaxlog.logs.tape import decode_rows
-from jaxlog.loop.names import step_tag
+from jaxlog.loop.names import Key
 from jaxlog.loop.pipeline import Pipeline
 from jaxlog.loop.recorder import Recorder
 
@@ -48,7 +48,7 @@ class ProgressValues:
         schema, row = self._flying.pop(key)
         columns = decode_rows(schema, np.atleast_2d(self._pipeline.drain.read(row)))
         return {
-            step_tag(name, column.entry.options, suffix): float(column.step_values()[0])
+            Key(name, column.entry.options, suffix).step_tag: float(column.step_values()[0])
             for name, column in columns.items()
             if column.entry.options.prog_bar
             and column.entry.options.on_step

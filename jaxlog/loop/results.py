@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxlog.logs import Options
-from jaxlog.loop.names import epoch_tag, step_tag
+from jaxlog.loop.names import Key
 
 __all__ = ["Results"]
 
@@ -29,21 +28,17 @@ class Results:
         for mapping in (self.callback, self.logged, self.progress_bar):
             mapping.clear()
 
-    def set_step(
-        self, name: str, options: Options, suffix: str, value: float, *, training: bool
-    ) -> None:
+    def set_step(self, key: Key, value: float, *, training: bool) -> None:
         """Takes in the latest per-step value; in evaluation it is not for callbacks."""
-        tag = step_tag(name, options, suffix)
         if training:
-            self.callback[f"{name}{suffix}"] = self.callback[tag] = value
-        if options.prog_bar:
-            self.progress_bar[tag] = value
+            self.callback[key.bare] = self.callback[key.step_tag] = value
+        if key.options.prog_bar:
+            self.progress_bar[key.step_tag] = value
 
-    def set_epoch(self, name: str, options: Options, suffix: str, value: float) -> None:
+    def set_epoch(self, key: Key, value: float) -> None:
         """Takes in a reduction over an epoch."""
-        tag = epoch_tag(name, options, suffix)
-        self.callback[f"{name}{suffix}"] = self.callback[tag] = value
-        if options.logger:
-            self.logged[tag] = value
-        if options.prog_bar:
-            self.progress_bar[tag] = value
+        self.callback[key.bare] = self.callback[key.epoch_tag] = value
+        if key.options.logger:
+            self.logged[key.epoch_tag] = value
+        if key.options.prog_bar:
+            self.progress_bar[key.epoch_tag] = value

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from jaxlog.loop.names import Key
 from jaxlog.storage.block import Block
 
 __all__ = ["Table", "epoch_block"]
@@ -23,11 +24,18 @@ class Table:
         size: number of batches, n.
         values: tag to values, float64.
         present: tag to which batches logged it, bool.
+        keys: tag to the key it stands for; a tag carried over from the window before has none.
     """
 
     size: int
     values: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     present: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    keys: dict[str, Key] = dataclasses.field(default_factory=dict)
+
+    def set_key(self, key: Key, batches: np.ndarray, values: np.ndarray) -> None:
+        """`set` for the per-step values of a key."""
+        self.keys[key.step_tag] = key
+        self.set(key.step_tag, batches, values)
 
     def set(self, tag: str, batches: np.ndarray, values: np.ndarray) -> None:
         """Sets the values of some batches; of two for one batch, the later stays."""

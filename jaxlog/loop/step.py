@@ -12,7 +12,7 @@ from jaxlog.compat import unspecified_sharding
 from jaxlog.errors import LogArgumentError
 from jaxlog.logs import Logs, Schema
 from jaxlog.loop.window import Segment
-from jaxlog.tracing.capture import Captured, SchemaMismatch
+from jaxlog.tracing.capture import Captured, SchemaMismatchError
 from jaxlog.tracing.placement import place, placement_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class LoopStep:
             HookError: no phase of this step's stage is running.
             SchemaError: a key is logged with other options than elsewhere in the stage.
         """
-        batch = self._recorder.begin_call(self.__name__)
+        batch = self._recorder.begin_call(getattr(self, "__name__", "this step"))
         if self._compiled is None:
             self._compiled = self._transform(self._run, **_shifted(self._kwargs, len(args)))
         if self._logs is None:
@@ -65,7 +65,7 @@ class LoopStep:
             self._logs = self._fresh(Schema())
         try:
             self._logs, self.last_row, out = self._compiled(self._logs, *args, **kwargs)
-        except SchemaMismatch as mismatch:
+        except SchemaMismatchError as mismatch:
             # At the first call, and whenever another trace of the step logs something new.
             self._grow(mismatch.needed)
             self._logs, self.last_row, out = self._compiled(self._logs, *args, **kwargs)

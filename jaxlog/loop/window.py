@@ -38,14 +38,14 @@ class HostValue:
         options: its options.
         value: a number, a `jax.Array` of shape () still on its way, or a `Metric`.
         weight: explicit weight, or None for the batch size.
-        batch: index of the batch in the window; None outside of batches.
+        batch: index of the batch in the window, where it was logged in one.
     """
 
     name: str
     options: Options
     value: Any
     weight: float | None
-    batch: int | None = None
+    batch: int = 0
 
 
 @dataclasses.dataclass

@@ -71,7 +71,7 @@ class TqdmProgressBar:
 
     def on_train_batch_end(self, loop: Loop, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Moves the bar on."""
-        del outputs, batch, batch_idx
+        del loop, outputs, batch, batch_idx
         if self._train is not None:
             self._train.advance()
 

@@ -19,10 +19,10 @@ from jaxlog.tracing.interpreter import Interpreter
 from jaxlog.tracing.placement import place, placement_of
 from jaxlog.tracing.sites import schema_of
 
-__all__ = ["Captured", "SchemaMismatch", "capture"]
+__all__ = ["Captured", "SchemaMismatchError", "capture"]
 
 
-class SchemaMismatch(SchemaError):
+class SchemaMismatchError(SchemaError):
     """The program logs something that the logs it was given have no room for.
 
     Attributes:
@@ -97,7 +97,7 @@ class Captured:
             raise LogArgumentError(
                 f"capture({fn!r}): takes a function; write capture(step), not capture(step(...))"
             )
-        resolve_flags("anything", find_hook(hook), None, None)
+        resolve_flags("anything", find_hook(hook), on_step=None, on_epoch=None)
         functools.update_wrapper(self, fn, updated=())
         self._fn = fn
         self._hook = hook
@@ -124,9 +124,7 @@ class Captured:
 
     def empty(self, schema: Schema) -> Logs:
         """Empty logs of that schema, with the rows and totals this function keeps."""
-        return Logs.empty(
-            schema, rows=self._rows, explicit=False, keep_totals=self._keep_totals
-        )
+        return Logs.empty(schema, rows=self._rows, explicit=False, keep_totals=self._keep_totals)
 
     def __call__(self, logs: Logs, /, *args: Any, **kwargs: Any) -> tuple[Logs, Any]:
         """`(logs after the step, what the function returns)`.
@@ -142,7 +140,9 @@ class Captured:
         """The function's program for these arguments, and what it logs."""
         leaves, in_tree = jax.tree.flatten((tuple(args), dict(kwargs)))
         dynamic = [_is_array(leaf) for leaf in leaves]
-        static = [None if is_array else leaf for is_array, leaf in zip(dynamic, leaves, strict=True)]
+        static = [
+            None if is_array else leaf for is_array, leaf in zip(dynamic, leaves, strict=True)
+        ]
 
         def flat(*arrays: Any) -> Any:
             rest = iter(arrays)
@@ -172,7 +172,7 @@ class Captured:
             )
         try:
             _check_room(logs.schema, traced.schema)
-        except SchemaMismatch:
+        except SchemaMismatchError:
             # Whoever grows the logs calls again at once; the function is not traced twice.
             if not any(isinstance(const, jax.core.Tracer) for const in traced.jaxpr.consts):
                 self._handover = (traced.key, traced._replace(arrays=()))
@@ -198,7 +198,7 @@ def _check_room(room: Schema, needed: Schema) -> None:
         )
         if names
     ]
-    raise SchemaMismatch(
+    raise SchemaMismatchError(
         f"the logs given to this captured function do not fit it: it {' and '.join(said)}; start "
         f"from logs = captured.init(*args) with the arguments it is called with",
         needed,

@@ -61,15 +61,9 @@ def _batch(
     operands: Sequence[Any], axes: Sequence[Any], *, call: LogCall
 ) -> tuple[list[Any], list[Any]]:
     """Mapped axes gather at the front of every operand; capture folds them."""
-    size = next(
-        x.shape[axis]
-        for x, axis in zip(operands, axes, strict=True)
-        if axis is not None
-    )
+    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
     front = [
-        jnp.broadcast_to(x, (size, *jnp.shape(x)))
-        if axis is None
-        else jnp.moveaxis(x, axis, 0)
+        jnp.broadcast_to(x, (size, *jnp.shape(x))) if axis is None else jnp.moveaxis(x, axis, 0)
         for x, axis in zip(operands, axes, strict=True)
     ]
     log_p.bind(*front, call=call)

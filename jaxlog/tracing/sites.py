@@ -109,8 +109,8 @@ def _refuse_log_in_condition(eqn: Any) -> None:
 def _cannot_see_through(eqn: Any) -> CaptureError:
     names = [name for inner in subjaxprs(eqn) for name in _names_inside(inner)]
     return CaptureError(
-        f"{names[0]!r} is logged inside {eqn.primitive.name!r} ({where_logged(eqn)}), which capture "
-        f"cannot see through; return the value from it and log it outside"
+        f"{names[0]!r} is logged inside {eqn.primitive.name!r} ({where_logged(eqn)}), which "
+        f"capture cannot see through; return the value from it and log it outside"
     )
 
 
