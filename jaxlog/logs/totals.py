@@ -83,7 +83,7 @@ def _to_words(schema: Schema, totals: Totals) -> jax.Array:
     return pack(values, _layout(schema))
 
 
-def _from_words(schema: Schema, words: jax.Array) -> Totals:
+def _from_words(schema: Schema, words: Any) -> Totals:
     values = iter(unpack(words, _layout(schema)))
     totals: Totals = {}
     for entry in _scalars(schema):
@@ -114,7 +114,7 @@ def _map(schema: Schema, a: Totals, combine: Callable[[str, Any], Any]) -> Total
 _EXTREMA = {"min": lax.min, "max": lax.max}
 
 
-def merge_totals(schema: Schema, a: jax.Array, b: jax.Array) -> jax.Array:
+def merge_totals(schema: Schema, a: Any, b: Any) -> jax.Array:
     """The totals of both."""
     return _to_words(schema, _merge(schema, _from_words(schema, a), _from_words(schema, b)))
 
@@ -132,9 +132,7 @@ def _merge(schema: Schema, a: Totals, b: Totals) -> Totals:
     return merged
 
 
-def fold_step(
-    schema: Schema, words: jax.Array, cells: dict[str, Cells], batch_size: float
-) -> jax.Array:
+def fold_step(schema: Schema, words: Any, cells: dict[str, Cells], batch_size: float) -> jax.Array:
     """The totals after one more step.
 
     Args:
@@ -167,7 +165,7 @@ def _step(entry: Entry, cells: Cells, batch_size: float) -> dict[str, Any]:
     return {"num": num, "den": den}
 
 
-def total_values(schema: Schema, words: jax.Array) -> dict[str, jax.Array]:
+def total_values(schema: Schema, words: Any) -> dict[str, jax.Array]:
     """Name to reduced value, shape (): a mean of nothing is NaN."""
     values: dict[str, jax.Array] = {}
     for name, totals in _from_words(schema, words).items():
@@ -184,7 +182,7 @@ def _collapse(pair: Pair) -> jax.Array:
     return pair[0] + pair[1]
 
 
-def reduce_totals(schema: Schema, words: jax.Array, axis_name: Any) -> jax.Array:
+def reduce_totals(schema: Schema, words: Any, axis_name: Any) -> jax.Array:
     """The totals over every shard along the mesh axes `axis_name`, the same on each."""
 
     def combine(role: str, total: Any) -> Any:

@@ -30,8 +30,9 @@ def sizes_in(batch: Any) -> Iterator[int]:
     elif dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         for field in dataclasses.fields(batch):
             yield from sizes_in(getattr(batch, field.name))
-    elif hasattr(batch, "shape") and hasattr(batch, "__array__"):
-        yield batch.shape[0] if len(batch.shape) else 1
+    elif hasattr(batch, "__array__"):  # an array of another library
+        shape = np.shape(batch)
+        yield shape[0] if shape else 1
 
 
 def batch_size(batch: Any) -> float | None:

@@ -108,12 +108,12 @@ class Callback:
 HOST_HOOKS = tuple(name for name in vars(Callback) if not name.startswith("_"))
 
 
-def overriding(callbacks: Iterable[Any]) -> dict[str, list[Callable[..., None]]]:
+def overriding(callbacks: Iterable[Any]) -> dict[str, list[Callable[..., object]]]:
     """For each host hook, the methods to call: those a callback overrides, or has at all.
 
     A callback may be any object; one that does not derive from `Callback` has the hooks it defines.
     """
-    found: dict[str, list[Callable[..., None]]] = {name: [] for name in HOST_HOOKS}
+    found: dict[str, list[Callable[..., object]]] = {name: [] for name in HOST_HOOKS}
     for callback in callbacks:
         for name in HOST_HOOKS:
             method = getattr(callback, name, None)

@@ -135,7 +135,8 @@ class EventFile:
         header = file_version_record(now)
         # Once a session: a reader drops points at each, so a later segment must not repeat it.
         if self._start_step and self._number == 0:
-            header += session_start_record(self._start_step, now)
+            # Twice, for one of TensorBoard's loaders takes the first in a run for its beginning.
+            header += session_start_record(self._start_step, now) * 2
         return header
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxlog.errors import LogArgumentError, SchemaError
 from jaxlog.logs import Logs, Schema
@@ -174,7 +175,7 @@ class Captured:
             _check_room(logs.schema, traced.schema)
         except SchemaMismatchError:
             # Whoever grows the logs calls again at once; the function is not traced twice.
-            if not any(isinstance(const, jax.core.Tracer) for const in traced.jaxpr.consts):
+            if not any(isinstance(const, Tracer) for const in traced.jaxpr.consts):
                 self._handover = (traced.key, traced._replace(arrays=()))
             raise
         outs, cells = Interpreter(logs.schema, RULES).run(traced.jaxpr, traced.arrays)

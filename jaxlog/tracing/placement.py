@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 __all__ = ["place", "placement_of"]
@@ -21,7 +22,7 @@ def placement_of(leaves: Iterable[Any]) -> Sharding | None:
     """
     found: Sharding | None = None
     for leaf in leaves:
-        if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
+        if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
             continue
         if not leaf.committed:
             continue
