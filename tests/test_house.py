@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "loggers": {"errors", "storage"},
     "reading": {"errors", "storage"},
     "progress": {"errors"},  # the loop comes as an argument
-    "loop": {"errors", "compat", "metrics", "logs", "tracing", "loggers", "progress"},
+    "loop": {"errors", "compat", "metrics", "logs", "tracing", "storage", "loggers", "progress"},
 }
 _BUILT = set(MAY_IMPORT)
 MAY_IMPORT["interop"] = _BUILT

@@ -1,13 +1,12 @@
-"""The arguments of a log call, checked at trace time and brought into one form.
+"""The arguments of a log call, checked at trace time; nothing is computed.
 
 `log`, `log_dict`, `Logs.log` and the host's `Loop.log` all pass through `check_call`; those that
-take traced values go on to `lower_call`.
+take traced values go on to `lowering.lower_call`.
 """
 
 from __future__ import annotations
 
 import builtins
-import dataclasses
 import math
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -17,12 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.logs.cells import strong
 from jaxlog.logs.hooks import Hook, resolve_flags
-from jaxlog.logs.schema import Entry, LeafSpec, Options, Role, scalar_roles
+from jaxlog.logs.schema import Options
 from jaxlog.metrics import Metric
 
-__all__ = ["LogCall", "Logged", "check_call", "check_options", "entry_of", "lower_call"]
+__all__ = ["check_call", "check_options"]
 
 _REDUCTIONS = {"mean": "mean", "avg": "mean", "sum": "sum", "min": "min", "max": "max"}
 _FUNCTIONS: tuple[tuple[object, str], ...] = tuple(
@@ -31,65 +29,6 @@ _FUNCTIONS: tuple[tuple[object, str], ...] = tuple(
     for name in ("mean", "sum", "min", "max")
     if hasattr(module, name)
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class LogCall:
-    """The static half of one log call, hashable: the parameters of the log primitive."""
-
-    name: str
-    options: Options
-    dtype: str
-    weighted: bool
-    masked: bool
-    metric: Any = None
-    leaves: tuple[LeafSpec, ...] = ()
-
-    @property
-    def ranks(self) -> tuple[int, ...]:
-        """The rank of each operand where no transform has added batch axes."""
-        if self.metric is not None:
-            return tuple(len(leaf.shape) for leaf in self.leaves)
-        return (0,) * (1 + self.weighted + self.masked)
-
-
-@dataclasses.dataclass(frozen=True)
-class Logged:
-    """One checked log call: its static half and its values."""
-
-    call: LogCall
-    value: Any
-    weight: jax.Array | None = None
-    mask: jax.Array | None = None
-
-    @property
-    def operands(self) -> list[Any]:
-        """The arrays that the log primitive binds."""
-        if self.call.metric is not None:
-            return jax.tree.leaves(self.value)
-        return [x for x in (self.value, self.weight, self.mask) if x is not None]
-
-
-def entry_of(call: LogCall, *, repeated: bool, optional: bool) -> Entry:
-    """The schema entry that a call needs.
-
-    Args:
-        call: the call.
-        repeated: whether a step may log it more than once.
-        optional: whether a step may log it not at all.
-    """
-    optional = optional or call.masked
-    if call.metric is not None:
-        roles = (Role("units", "int32"),) if optional else ()
-        return Entry(call.name, call.options, roles, call.metric, call.leaves)
-    roles = scalar_roles(
-        call.options.reduce_fx,
-        call.dtype,
-        weighting="explicit" if call.weighted else "batch",
-        repeated=repeated,
-        optional=optional,
-    )
-    return Entry(call.name, call.options, roles)
 
 
 def check_call(
@@ -125,25 +64,6 @@ def check_call(
     if mask is not None:
         _check_mask(name, mask, value)
     return checked
-
-
-def lower_call(
-    name: str, value: Any, options: Options, *, batch_size: Any = None, mask: Any = None
-) -> Logged:
-    """The arrays of a log call that `check_call` let pass."""
-    if isinstance(value, Metric):
-        return _lower_metric(name, value, options)
-    number = _as_array(value)
-    weight = None if batch_size is None else _as_weight(batch_size)
-    present = None if mask is None else jnp.asarray(mask)
-    if present is None:
-        number = number.reshape(())
-    elif number.ndim or present.ndim:
-        number, weight, present = _fold_masked(number, present, options.reduce_fx)
-    if options.reduce_fx != "mean":
-        weight = None
-    call = LogCall(name, options, str(number.dtype), weight is not None, present is not None)
-    return Logged(call, number, weight, present)
 
 
 def check_options(
@@ -315,63 +235,3 @@ def _check_mask(name: str, mask: Any, value: Any) -> None:
             f"log({name!r}, value of shape {shape}, mask of shape {of_mask}): the two do not "
             f"broadcast; the mask says for each element whether it counts"
         ) from None
-
-
-def _lower_metric(name: str, metric: Metric, options: Options) -> Logged:
-    leaves, treedef = jax.tree.flatten(metric)
-    arrays = [jnp.asarray(leaf) for leaf in leaves]
-    specs = tuple(LeafSpec(leaf.shape, str(leaf.dtype)) for leaf in arrays)
-    arrays = [strong(leaf, spec.dtype) for leaf, spec in zip(arrays, specs, strict=True)]
-    call = LogCall(name, options, "", weighted=False, masked=False, metric=treedef, leaves=specs)
-    return Logged(call, jax.tree.unflatten(treedef, arrays))
-
-
-def _as_array(value: Any) -> jax.Array:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return _as_integer(value)
-    array = jnp.asarray(value)
-    return strong(array, _stored_dtype(array.dtype))
-
-
-def _as_integer(value: int) -> jax.Array:
-    """A Python int: exact where the widest integer of this process holds it."""
-    info = np.iinfo(jnp.int64 if jax.config.read("jax_enable_x64") else jnp.int32)
-    if info.min <= value <= info.max:
-        return jnp.asarray(value, info.dtype)
-    return jnp.asarray(float(value), jnp.float32)
-
-
-def _stored_dtype(dtype: Any) -> str:
-    """The dtype of 32 or 64 bits that holds every value of `dtype` exactly."""
-    dtype = np.dtype(dtype)
-    if dtype in (np.int64, np.uint64, np.float64, np.uint32):
-        return str(dtype)
-    return "float32" if jnp.issubdtype(dtype, jnp.floating) else "int32"
-
-
-def _as_weight(batch_size: Any) -> jax.Array:
-    weight = jnp.asarray(batch_size)
-    return strong(weight, "float64" if weight.dtype.itemsize == 8 else "float32")
-
-
-def _fold_masked(
-    value: jax.Array, mask: jax.Array, reduce_fx: str
-) -> tuple[jax.Array, jax.Array | None, jax.Array]:
-    """An array under its mask as one value, its weight, and whether there was any element."""
-    shape = np.broadcast_shapes(mask.shape, value.shape)
-    mask = jnp.broadcast_to(mask, shape)
-    value = jnp.broadcast_to(value, shape)
-    present = mask.any()
-    if reduce_fx == "mean":
-        count = mask.sum(dtype="float32")
-        total = jnp.where(mask, strong(value, "float32"), jnp.float32(0)).sum()
-        return total / jnp.maximum(count, jnp.float32(1)), count, present
-    if reduce_fx == "sum":
-        return jnp.sum(value, where=mask, dtype=value.dtype), None, present
-    floating = jnp.issubdtype(value.dtype, jnp.floating)
-    info = None if floating else jnp.iinfo(value.dtype)
-    if reduce_fx == "min":
-        greatest = jnp.inf if info is None else info.max
-        return jnp.min(value, where=mask, initial=greatest), None, present
-    least = -jnp.inf if info is None else info.min
-    return jnp.max(value, where=mask, initial=least), None, present

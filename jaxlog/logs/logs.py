@@ -13,12 +13,12 @@ from jax import lax
 from jaxlog.compat import traced_for
 from jaxlog.errors import LogArgumentError, SchemaError
 from jaxlog.logs import totals as running
-from jaxlog.logs.arguments import check_call, entry_of, lower_call
+from jaxlog.logs.arguments import check_call
 from jaxlog.logs.cells import StepCells, contribution, merge, neutral
 from jaxlog.logs.hooks import find_hook
-from jaxlog.logs.packing import pack
+from jaxlog.logs.lowering import entry_of, lower_call
 from jaxlog.logs.schema import Entry, Schema
-from jaxlog.logs.tape import Tape, decode_rows, merge_tapes, push_row
+from jaxlog.logs.tape import Tape, decode_rows, merge_tapes, pack_cells, push_row
 
 __all__ = ["Logs"]
 
@@ -320,20 +320,3 @@ class Logs:
     def __repr__(self) -> str:
         names = ", ".join(entry.name for entry in self.schema)
         return f"Logs({names})"
-
-
-def pack_cells(schema: Schema, cells: StepCells) -> jax.Array:
-    """One row of the tape: int32, shape `(words,)`."""
-    values: list[jax.Array] = []
-    roles = []
-    for entry in schema:
-        for role in entry.columns:
-            roles.append(role)
-            values.append(_column(cells[entry.name], role.name))
-    return pack(values, roles)
-
-
-def _column(cells: dict[str, Any], role: str) -> jax.Array:
-    if role == "value":
-        return lax.convert_element_type(jnp.asarray(cells["metric"].compute()), jnp.float32)
-    return cells[role]

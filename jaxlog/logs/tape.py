@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlog.logs.packing import unpack_host
+from jaxlog.logs.cells import StepCells
+from jaxlog.logs.packing import pack, unpack_host
 from jaxlog.logs.schema import Entry, Schema
 
-__all__ = ["Column", "Tape", "decode_rows", "merge_tapes", "push_row"]
+__all__ = ["Column", "Tape", "decode_rows", "merge_tapes", "pack_cells", "push_row"]
 
 
 class Tape(NamedTuple):
@@ -38,6 +39,23 @@ class Tape(NamedTuple):
         if steps <= len(rows):
             return rows[:steps]
         return np.roll(rows, -(steps % len(rows)), axis=0)
+
+
+def pack_cells(schema: Schema, cells: StepCells) -> jax.Array:
+    """One row of the tape: int32, shape `(words,)`."""
+    values: list[jax.Array] = []
+    roles = []
+    for entry in schema:
+        for role in entry.columns:
+            roles.append(role)
+            values.append(_column(cells[entry.name], role.name))
+    return pack(values, roles)
+
+
+def _column(cells: dict[str, Any], role: str) -> jax.Array:
+    if role == "value":
+        return lax.convert_element_type(jnp.asarray(cells["metric"].compute()), jnp.float32)
+    return cells[role]
 
 
 def push_row(tape: Tape, row: jax.Array) -> Tape:

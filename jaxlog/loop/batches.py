@@ -31,7 +31,7 @@ def sizes_in(batch: Any) -> Iterator[int]:
         for field in dataclasses.fields(batch):
             yield from sizes_in(getattr(batch, field.name))
     elif hasattr(batch, "__array__"):  # an array of another library
-        shape = np.shape(batch)
+        shape = getattr(batch, "shape", ())
         yield shape[0] if shape else 1
 
 

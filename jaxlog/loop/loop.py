@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ from jaxlog.loop.pipeline import Pipeline
 from jaxlog.loop.progress import ProgressValues
 from jaxlog.loop.resume import restore_phase, state_of
 from jaxlog.loop.run import Run
+from jaxlog.loop.status import Status
 from jaxlog.loop.step import LoopStep
 from jaxlog.loop.window import HostValue
 from jaxlog.progress import TqdmProgressBar
@@ -30,7 +30,7 @@ __all__ = ["Loop"]
 _STEP_HOOKS = {"train": "training_step", "validate": "validation_step", "test": "test_step"}
 
 
-class Loop:
+class Loop(Status):
     """The host loop: opens phases, threads logs through steps, reduces, shows and writes.
 
     Args:
@@ -242,6 +242,11 @@ class Loop:
             f"with loop.hook('on_train_epoch_end'): loop.log({name!r}, ...)"
         )
 
+    def forget(self) -> None:
+        """Empties the three mappings."""
+        self._run.sync()
+        self.pipeline.results.clear()
+
     def fire(self, hook: str, *args: Any) -> None:
         """Calls a hook's methods in every callback."""
         methods = self._hooks[hook]
@@ -254,73 +259,7 @@ class Loop:
         finally:
             self._hook = before
 
-    # ---- results --------------------------------------------------------------------------------
-
-    @property
-    def callback_metrics(self) -> Mapping[str, float]:
-        """Everything logged, by tag and by bare name; fetches what it needs, one copy a window."""
-        return self._mapping("callback")
-
-    @property
-    def logged_metrics(self) -> Mapping[str, float]:
-        """What was handed to the loggers."""
-        return self._mapping("logged")
-
-    @property
-    def progress_bar_metrics(self) -> Mapping[str, float]:
-        """What was logged with `prog_bar=True`."""
-        return self._mapping("progress_bar")
-
-    def _mapping(self, which: str) -> Mapping[str, float]:
-        self._run.sync()
-        return types.MappingProxyType(dict(getattr(self.pipeline.results, which)))
-
-    def progress_values(self) -> Mapping[str, float]:
-        """As `progress_bar_metrics`, but what has arrived by now: never waits for the device."""
-        return self._progress.latest()
-
-    def forget(self) -> None:
-        """Empties the three mappings."""
-        self._run.sync()
-        self.pipeline.results.clear()
-
-    # ---- where the loop stands ------------------------------------------------------------------
-
-    @property
-    def global_step(self) -> int:
-        """Training batches finished; inside a training batch, its index over all epochs."""
-        return self._run.global_step
-
-    @property
-    def current_epoch(self) -> int:
-        """Epochs finished; inside an epoch, its number."""
-        return self._run.current_epoch
-
-    @property
-    def num_epochs(self) -> int | None:
-        """How many epochs the running `epochs` was asked for."""
-        return self._run.num_epochs
-
-    @property
-    def epochs_done(self) -> int:
-        """How many epochs the running `epochs` has finished."""
-        return self._run.epochs_done
-
-    @property
-    def is_main_process(self) -> bool:
-        """Whether this process writes and draws."""
-        return jax.process_index() == 0
-
-    @property
-    def total_batches(self) -> int | None:
-        """How many batches the running loader has, where it has a length."""
-        loader = self._run.loader
-        return None if loader is None else loader.total
-
-    @property
-    def dataloader_idx(self) -> int:
-        """Index of the running loader."""
-        return self._run.dataloader_idx
+    # ---- resuming -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and accumulators, as plain data and numpy arrays, to resume from."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.logs.arguments import check_call, lower_call
+from jaxlog.logs.arguments import check_call
+from jaxlog.logs.lowering import lower_call
 from jaxlog.tracing.context import current_hook, is_captured
 from jaxlog.tracing.primitive import log_p
 

@@ -16,7 +16,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxlog.compat import debug_effect_type
-from jaxlog.logs.arguments import LogCall
+from jaxlog.logs.lowering import LogCall
 
 __all__ = ["log_p"]
 

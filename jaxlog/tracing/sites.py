@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from jaxlog.compat import is_jaxpr, opened, where_logged
 from jaxlog.errors import CaptureError, SchemaError
-from jaxlog.logs.arguments import LogCall, entry_of
+from jaxlog.logs.lowering import LogCall, entry_of
 from jaxlog.logs.schema import Entry, Schema
 from jaxlog.tracing.primitive import log_p
 
