@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxlog.storage.block import Block, Row, blocks_of
-from jaxlog.storage.filesystem import append_whole, is_local, open_filesystem, write_whole
+from jaxlog.storage.filesystem import (
+    append_whole,
+    is_local,
+    open_filesystem,
+    read_whole,
+    write_whole,
+)
 from jaxlog.storage.hyperparams import Hyperparams, HyperparamsFile
 
 __all__ = ["CSVFile"]
@@ -113,7 +119,7 @@ class CSVFile:
     def _continued(self) -> tuple[list[str], bytes]:
         """Header and content of the table that an earlier session left; none for a fresh one."""
         try:
-            text = bytes(self._filesystem.cat_file(self._path))  # type: ignore[arg-type]
+            text = read_whole(self._filesystem, self._path)
         except FileNotFoundError:
             return [], b""
         # A session that was killed may have left half a line, which would swallow the next.

@@ -23,6 +23,7 @@ __all__ = [
     "open_filesystem",
     "parent_of",
     "plain_url",
+    "read_whole",
     "write_whole",
 ]
 
@@ -114,6 +115,22 @@ def parent_of(path: str) -> str:
         '/bucket/logs'
     """
     return path.rpartition("/")[0]
+
+
+def read_whole(filesystem: fsspec.AbstractFileSystem, path: str) -> bytes:
+    """The content of the file at `path`.
+
+    Raises:
+        FileNotFoundError: there is none.
+
+    Example:
+        >>> filesystem, path = open_filesystem("memory://read_whole/file")
+        >>> write_whole(filesystem, path, b"abc")
+        >>> read_whole(filesystem, path)
+        b'abc'
+    """
+    content: Any = filesystem.cat_file(path)
+    return content
 
 
 def write_whole(filesystem: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:

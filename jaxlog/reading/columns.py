@@ -1,0 +1,233 @@
+"""`decode`: all scalars of an event file as columns.
+
+Most records of a file differ only in their time, step and values. So one of them is parsed, those
+that equal it everywhere else are found by comparing bytes, and all their numbers are taken out at
+once. What fits no such pattern is parsed one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from jaxlog.reading.records import Records
+from jaxlog.reading.wire import Event, WireError, parse_event
+
+__all__ = ["Columns", "decode"]
+
+_ROUNDS = 8  # patterns tried among records of one size, before the rest is parsed one by one
+_FEW = 4  # records of one size that are parsed one by one at once
+_CHUNK_BYTES = 1 << 24
+
+
+@dataclass(slots=True)
+class Columns:
+    """Scalars in no order, one element of each array a scalar.
+
+    Attributes:
+        tags: int64 codes of tags.
+        steps: int64.
+        wall_times: float64, seconds since the epoch.
+        values: float64.
+        order: int64, the record each stands in.
+    """
+
+    tags: np.ndarray
+    steps: np.ndarray
+    wall_times: np.ndarray
+    values: np.ndarray
+    order: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: list[Columns]) -> Columns:
+        """All parts, one after the other.
+
+        Example:
+            >>> Columns.joined([]).values.tolist()
+            []
+        """
+
+        def column(name: str, dtype: type) -> np.ndarray:
+            return np.concatenate([np.empty(0, dtype), *(getattr(part, name) for part in parts)])
+
+        return cls(
+            column("tags", np.int64),
+            column("steps", np.int64),
+            column("wall_times", np.float64),
+            column("values", np.float64),
+            column("order", np.int64),
+        )
+
+    def kept(self, keep: np.ndarray) -> Columns:
+        """The scalars where `keep` is True, or in the order of its indices."""
+        return Columns(
+            self.tags[keep],
+            self.steps[keep],
+            self.wall_times[keep],
+            self.values[keep],
+            self.order[keep],
+        )
+
+
+def decode(
+    content: bytes, records: Records, code: Callable[[str], int]
+) -> tuple[Columns, list[tuple[int, int]], int | None]:
+    """The scalars of a file, `(record, step)` of each session's start, and the first bad record.
+
+    Args:
+        content: the file.
+        records: where its records are.
+        code: the number of a tag; negative to leave the tag out.
+
+    Example:
+        >>> from jaxlog.storage.block import Block
+        >>> from jaxlog.storage.records import scalar_records
+        >>> from jaxlog.reading.records import split_records
+        >>> content = b"".join(scalar_records(Block.row({"loss": 0.5}, step=3)))
+        >>> columns, starts, bad = decode(content, split_records(content), lambda tag: 0)
+        >>> columns.steps.tolist(), columns.values.tolist()
+        ([3], [0.5])
+    """
+    reader = _Reader(content, records, code)
+    order = np.argsort(records.sizes, kind="stable")
+    bounds = np.flatnonzero(np.diff(records.sizes[order])) + 1
+    for group in np.split(order, bounds) if len(order) else ():
+        reader.read(group)
+    return Columns.joined(reader.parts), sorted(reader.starts), reader.bad
+
+
+@dataclass
+class _Reader:
+    content: bytes
+    records: Records
+    code: Callable[[str], int]
+    parts: list[Columns] = field(default_factory=list)
+    starts: list[tuple[int, int]] = field(default_factory=list)
+    bad: int | None = None
+
+    def read(self, group: np.ndarray) -> None:
+        """Takes the scalars of records that all have one size."""
+        size = int(self.records.sizes[group[0]])
+        rows = max(1, _CHUNK_BYTES // max(size, 1))
+        for first in range(0, len(group), rows):
+            rest = group[first : first + rows]
+            for _ in range(_ROUNDS):
+                if len(rest) <= _FEW:
+                    break
+                left = self._read_alike(rest, size)
+                if len(left) == len(rest):
+                    break
+                rest = left
+            for record in rest.tolist():
+                event = self._parse(record)
+                if event is not None:
+                    self._take_one(record, event)
+
+    def _read_alike(self, rest: np.ndarray, size: int) -> np.ndarray:
+        """Takes the records that are laid out like the first; gives back the others."""
+        first = self._parse(int(rest[0]))
+        if first is None or not _is_regular(first):
+            return rest
+        every = np.lib.stride_tricks.sliding_window_view(
+            np.frombuffer(self.content, np.uint8), size
+        )
+        rows = every[self.records.starts[rest]]
+        left = []
+        for members in _groups(rows & _mask(first, size)):
+            event = self._parse(int(rest[members[0]]))
+            if event is not None and _is_regular(event) and _places(event) == _places(first):
+                self._take_many(event, rest[members], rows[members])
+            else:
+                left.append(members)
+        return rest[np.sort(np.concatenate(left))] if left else rest[:0]
+
+    def _take_many(self, event: Event, records: np.ndarray, rows: np.ndarray) -> None:
+        points = [(code, point) for point in event.points if (code := self.code(point.tag)) >= 0]
+        if not points:
+            return
+        count, width = len(rows), len(points)
+        values = np.empty((count, width), np.float64)
+        for column, (_, point) in enumerate(points):
+            stored = rows[:, point.offset : point.offset + point.width]
+            values[:, column] = np.ascontiguousarray(stored).view(f"<f{point.width}")[:, 0]
+        times = np.full(count, event.wall_time)
+        if event.wall_time_at >= 0:
+            stored = rows[:, event.wall_time_at : event.wall_time_at + 8]
+            times = np.ascontiguousarray(stored).view("<f8")[:, 0]
+        codes = np.array([code for code, _ in points], np.int64)
+        self.parts.append(
+            Columns(
+                np.tile(codes, count),
+                np.repeat(_steps(rows[:, slice(*event.step_at)]), width),
+                np.repeat(times, width),
+                values.ravel(),
+                np.repeat(records, width),
+            )
+        )
+
+    def _take_one(self, record: int, event: Event) -> None:
+        if event.is_start:
+            self.starts.append((record, event.step))
+        points = [(code, point) for point in event.points if (code := self.code(point.tag)) >= 0]
+        if points:
+            count = len(points)
+            self.parts.append(
+                Columns(
+                    np.array([code for code, _ in points], np.int64),
+                    np.full(count, event.step, np.int64),
+                    np.full(count, event.wall_time),
+                    np.array([point.value for _, point in points], np.float64),
+                    np.full(count, record, np.int64),
+                )
+            )
+
+    def _parse(self, record: int) -> Event | None:
+        start = int(self.records.starts[record])
+        try:
+            return parse_event(self.content[start : start + int(self.records.sizes[record])])
+        except WireError:
+            self.bad = record if self.bad is None else min(self.bad, record)
+            return None
+
+
+def _is_regular(event: Event) -> bool:
+    """Whether all its numbers stand in its bytes as they are."""
+    return not event.is_start and all(point.offset >= 0 for point in event.points)
+
+
+def _places(event: Event) -> tuple[int, tuple[int, int], list[tuple[int, int]]]:
+    places = [(point.offset, point.width) for point in event.points]
+    return event.wall_time_at, event.step_at, places
+
+
+def _mask(event: Event, size: int) -> np.ndarray:
+    """uint8 [size]: 0xFF for bytes that records laid out alike have in common, 0 for numbers."""
+    mask = np.full(size, 0xFF, np.uint8)
+    if event.wall_time_at >= 0:
+        mask[event.wall_time_at : event.wall_time_at + 8] = 0
+    mask[slice(*event.step_at)] = 0x80  # the bits that say how long the step is
+    for point in event.points:
+        mask[point.offset : point.offset + point.width] = 0
+    return mask
+
+
+def _groups(keys: np.ndarray) -> Iterator[np.ndarray]:
+    """Indices of rows that are equal, group by group."""
+    if (keys[1:] == keys[0]).all():
+        yield np.arange(len(keys))
+        return
+    flat, size = keys.tobytes(), keys.shape[1]
+    found: dict[bytes, list[int]] = {}
+    for row in range(len(keys)):
+        found.setdefault(flat[row * size : (row + 1) * size], []).append(row)
+    for rows in found.values():
+        yield np.array(rows, np.intp)
+
+
+def _steps(digits: np.ndarray) -> np.ndarray:
+    """int64 [n] from the varints in uint8 [n, width]."""
+    shifts = np.arange(digits.shape[1], dtype=np.uint64) * np.uint64(7)
+    parts = (digits & 0x7F).astype(np.uint64) << shifts
+    return np.bitwise_or.reduce(parts, axis=1).astype(np.int64)

@@ -1,0 +1,245 @@
+"""`plot_scalars`: one small panel a metric, drawn without pyplot's global state."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxlog.errors import MissingDependencyError, ReadError
+from jaxlog.reading.runs import matches
+from jaxlog.reading.scalars import read_scalars
+from jaxlog.storage.filesystem import open_filesystem, write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_scalars"]
+
+_COLUMNS = 3  # panels side by side
+_PANEL = (4.2, 2.9)  # inches
+_MOST_POINTS = 4000  # of a line: more are not seen at this size
+_PHASES = ("train", "val", "test")
+_PHASE_NAMES = {"train": "train", "training": "train", "test": "test"} | dict.fromkeys(
+    ("val", "valid", "validation", "eval"), "val"
+)
+_PALETTE = ("#3366cc", "#e6772e", "#2e9e6b", "#a855b5", "#c43d4f", "#5b8c9e", "#9c7a3c", "#6b6b6b")
+_DASHES = {"train": "-", "val": (0, (4, 1.5)), "test": (0, (1, 1.2))}
+_INK, _GRID = "#444444", "#e4e4e4"
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One tag of one run.
+
+    `metric` is what the panel is named by: the tag without its phase and its `_step` or `_epoch`.
+    """
+
+    run: str
+    tag: str
+    metric: str
+    phase: str
+    every_step: bool
+    steps: np.ndarray
+    values: np.ndarray
+
+
+def plot_scalars(
+    url_or_table: Any,
+    *,
+    tags: str | Sequence[str] | None = None,
+    path: str | os.PathLike[str] | None = None,
+) -> Figure:
+    """A figure with one panel a metric, and in it one line a run and phase.
+
+    `loss_step`, `loss_epoch` and `val_loss` share a panel: each step is a faint line, each epoch a
+    marked one, and training, validation and test differ in colour, or with several runs in dashes.
+
+    Args:
+        url_or_table: what `read_scalars` takes, or a table that it gave back.
+        tags: names or shell patterns of tags; None for all but `epoch`.
+        path: local path or URL to save the figure to, as PNG unless its name says otherwise.
+
+    Returns:
+        The matplotlib figure.
+
+    Raises:
+        ReadError: there is nothing to draw.
+        MissingDependencyError: matplotlib is not installed.
+
+    Example:
+        >>> table = {"run": ["a", "a"], "tag": ["loss", "loss"], "step": [0, 1], "value": [2, 1]}
+        >>> [panel.get_title(loc="left") for panel in plot_scalars(table).axes]
+        ['loss']
+    """
+    figure_class = _figure_class()
+    table = url_or_table
+    if isinstance(table, str | os.PathLike):
+        table = read_scalars(table, tags=tags, backend="numpy")
+    lines = _lines(table, tags)
+    if not lines:
+        raise ReadError(f"nothing to draw: no scalar in the table has a tag that fits {tags!r}")
+    panels: dict[str, list[_Line]] = {}
+    for line in lines:
+        panels.setdefault(line.metric, []).append(line)
+    runs = sorted({line.run for line in lines})
+    across = min(_COLUMNS, len(panels))
+    down = -(-len(panels) // across)
+    figure = figure_class(
+        figsize=(_PANEL[0] * across, _PANEL[1] * down + 0.35 * (len(runs) > 1)),
+        dpi=120,
+        layout="constrained",
+        facecolor="white",
+    )
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for panel, (metric, members) in zip(axes, panels.items(), strict=False):
+        _draw(panel, metric, members, runs)
+    for panel in axes[len(panels) :]:
+        panel.remove()
+    if len(runs) > 1:
+        _add_runs_legend(figure, runs)
+    if path is not None:
+        _save(figure, path)
+    return figure
+
+
+def _lines(table: Any, tags: str | Sequence[str] | None) -> list[_Line]:
+    run, tag = (np.asarray(table[name], object) for name in ("run", "tag"))
+    step, value = (np.asarray(table[name], np.float64) for name in ("step", "value"))
+    chosen = [
+        name
+        for name in sorted(set(tag.tolist()))
+        if (matches(name, tags) if tags is not None else name != "epoch")
+    ]
+    lines = []
+    for name in chosen:
+        here = tag == name
+        metric, phase, every_step = _parts(name)
+        for run_name in sorted(set(run[here].tolist())):
+            rows = here & (run == run_name)
+            thin = _thinned(step[rows], value[rows])
+            lines.append(_Line(run_name, name, metric, phase, every_step, *thin))
+    # Training first, and steps below epochs, in every panel.
+    return sorted(
+        lines, key=lambda line: (line.metric, not line.every_step, _PHASES.index(line.phase))
+    )
+
+
+def _parts(tag: str) -> tuple[str, str, bool]:
+    """Metric, phase and whether each step has a value, from a tag's name."""
+    name, mark, loader = tag.partition("/dataloader_idx_")
+    stem, _, last = name.rpartition("_")
+    forked = last in {"step", "epoch"} and bool(stem)
+    name = stem if forked else name
+    for separator in ("/", "_"):
+        first, found, rest = name.partition(separator)
+        if found and rest and first.lower() in _PHASE_NAMES:
+            return rest + mark + loader, _PHASE_NAMES[first.lower()], forked and last == "step"
+    return name + mark + loader, "train", forked and last == "step"
+
+
+def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The line with at most `_MOST_POINTS`: the lowest and the highest of each stretch of it."""
+    values = np.where(np.isfinite(values), values, np.nan)
+    if len(steps) <= _MOST_POINTS:
+        return steps, values
+    width = -(-2 * len(steps) // _MOST_POINTS)
+    whole = len(steps) // width * width
+    stretches = np.nan_to_num(values[:whole]).reshape(-1, width)
+    starts = np.arange(len(stretches)) * width
+    kept = np.concatenate(
+        [starts + stretches.argmin(1), starts + stretches.argmax(1), np.arange(whole, len(steps))]
+    )
+    kept = np.unique(kept)
+    return steps[kept], values[kept]
+
+
+def _draw(panel: Axes, metric: str, lines: Sequence[_Line], runs: Sequence[str]) -> None:
+    several = len(runs) > 1
+    phases = sorted({line.phase for line in lines}, key=_PHASES.index)
+    with_epochs = {(line.run, line.phase) for line in lines if not line.every_step}
+    for line in lines:
+        index = runs.index(line.run) if several else _PHASES.index(line.phase)
+        faint = line.every_step and (line.run, line.phase) in with_epochs
+        few = len(line.steps) <= 40 and not line.every_step
+        panel.plot(
+            line.steps,
+            line.values,
+            color=_PALETTE[index % len(_PALETTE)],
+            linestyle=_DASHES[line.phase] if several else "-",
+            linewidth=0.9 if faint else 1.7,
+            alpha=0.35 if faint else 0.95,
+            marker="o" if few else None,
+            markersize=3.2,
+            label=f"{line.run}: {line.tag}" if several else line.tag,
+            zorder=2 if faint else 3,
+        )
+    panel.set_title(metric, loc="left", fontsize=10, fontweight="bold", color=_INK)
+    panel.set_xlabel("step", fontsize=8, color=_INK)
+    panel.tick_params(labelsize=8, colors=_INK, length=0)
+    panel.grid(visible=True, color=_GRID, linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.margins(x=0.02)
+    panel.ticklabel_format(axis="x", style="sci", scilimits=(-4, 6))
+    for side, spine in panel.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color("#bbbbbb")
+    if several and len(phases) > 1:
+        _add_phases_legend(panel, phases)
+    elif not several and len(lines) > 1:
+        panel.legend(fontsize=7.5, frameon=False, labelcolor=_INK)
+
+
+def _add_phases_legend(panel: Axes, phases: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D  # noqa: PLC0415
+
+    handles = [
+        Line2D([], [], color=_INK, linestyle=_DASHES[phase], label=phase) for phase in phases
+    ]
+    panel.legend(handles=handles, fontsize=7.5, frameon=False, labelcolor=_INK)
+
+
+def _add_runs_legend(figure: Figure, runs: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D  # noqa: PLC0415
+
+    handles = [
+        Line2D([], [], color=_PALETTE[index % len(_PALETTE)], linewidth=2, label=run)
+        for index, run in enumerate(runs)
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(4, len(runs)),
+        fontsize=8,
+        frameon=False,
+        labelcolor=_INK,
+    )
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    filesystem, place = open_filesystem(path)
+    suffix = place.rpartition("/")[2].rpartition(".")[2].lower()
+    out = io.BytesIO()
+    figure.savefig(out, format=suffix if suffix in {"pdf", "svg"} else "png")
+    write_whole(filesystem, place, out.getvalue())
+
+
+def _figure_class() -> type[Figure]:
+    """matplotlib's figure, which a notebook also shows when pyplot was never imported."""
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingDependencyError.for_package("matplotlib", extra="plot") from error
+
+    class ScalarsFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            out = io.BytesIO()
+            self.savefig(out, format="png")
+            return out.getvalue()
+
+    return ScalarsFigure

@@ -1,0 +1,77 @@
+"""`find_runs`: the event files below a URL, by run, named as TensorBoard names runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import fsspec
+
+from jaxlog.errors import ReadError
+from jaxlog.storage.filesystem import open_filesystem, parent_of
+
+__all__ = ["Run", "find_runs", "matches"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A directory with event files.
+
+    Attributes:
+        name: its path below the URL that was asked for; "." for that itself.
+        files: paths of its event files, in the order they were written.
+        filesystem: where they are.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    filesystem: fsspec.AbstractFileSystem
+
+
+def find_runs(
+    url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> list[Run]:
+    """The runs at or below `url`, sorted by name; `url` may also be one event file.
+
+    Raises:
+        ReadError: there is no event file.
+
+    Example:
+        >>> from jaxlog.loggers.tensorboard import TensorBoardLogger
+        >>> with TensorBoardLogger("memory://find_runs", "mnist", 0) as logger:
+        ...     logger.log_metrics({"loss": 0.5}, step=0)
+        >>> [run.name for run in find_runs("memory://find_runs")]
+        ['mnist/version_0']
+    """
+    filesystem, path = open_filesystem(url, storage_options)
+    filesystem.invalidate_cache()  # a listing made before the last flush lacks what it wrote
+    root = path.rstrip("/")
+    found = [str(name) for name in filesystem.find(path)]
+    files = sorted(name for name in found if "tfevents" in name.rpartition("/")[2])
+    if not files:
+        raise ReadError(
+            f"no event file at or below {os.fspath(url)}: {len(found)} files there, and none has "
+            f"'tfevents' in its name; pass the save_dir or log_dir of a TensorBoardLogger, after "
+            f"its flush() or close()"
+        )
+    folders: dict[str, list[str]] = {}
+    for name in files:
+        inside = "." if name == root else parent_of(name).removeprefix(root).strip("/") or "."
+        folders.setdefault(inside, []).append(name)
+    return [Run(name, tuple(folders[name]), filesystem) for name in sorted(folders)]
+
+
+def matches(name: str, wanted: str | Sequence[str] | None) -> bool:
+    """Whether `name` is one of `wanted`, or fits one of its shell patterns; None takes all.
+
+    Example:
+        >>> matches("train/loss", "train/*"), matches("loss", ["accuracy"]), matches("loss", None)
+        (True, False, True)
+    """
+    if wanted is None:
+        return True
+    patterns = [wanted] if isinstance(wanted, str) else wanted
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)

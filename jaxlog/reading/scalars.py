@@ -1,0 +1,126 @@
+"""`read_scalars`: everything logged as a tidy table."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxlog.errors import ReadError
+from jaxlog.reading.columns import Columns, decode
+from jaxlog.reading.records import split_records
+from jaxlog.reading.runs import Run, find_runs, matches
+from jaxlog.reading.tables import BACKENDS, Table, as_backend, require_backend
+from jaxlog.storage.filesystem import read_whole
+
+__all__ = ["read_scalars"]
+
+
+def read_scalars(
+    url: str | os.PathLike[str],
+    *,
+    runs: str | Sequence[str] | None = None,
+    tags: str | Sequence[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    backend: str = "pandas",
+) -> Any:
+    """All scalars in event files as a table: run, tag, step, wall_time, value.
+
+    Rows are sorted by run, then tag, then as they were written. What a resumed session wrote over
+    is left out, as TensorBoard leaves it out. A record cut short at the end of a file is passed
+    over: it may still be being written.
+
+    Args:
+        url: a run's directory, a tree of runs, or one event file; local or any fsspec URL. The
+            files may be jaxlog's or any other writer's.
+        runs: names or shell patterns of runs; None for all. A run is named by its path below
+            `url`, which itself is ".".
+        tags: names or shell patterns of tags; None for all.
+        storage_options: passed to the filesystem, such as credentials.
+        backend: "pandas", "polars", or "numpy" for a dict of arrays.
+
+    Returns:
+        A DataFrame of the backend: `run` and `tag` are strings, `step` is int64, `wall_time`
+        float64 (seconds since the epoch), `value` float64.
+
+    Raises:
+        ReadError: there is no event file, no such run, or no such backend.
+        MissingDependencyError: the backend is not installed.
+
+    Warns:
+        UserWarning: a file holds a damaged record, from which on it is not read.
+
+    Example:
+        >>> from jaxlog.loggers.tensorboard import TensorBoardLogger
+        >>> with TensorBoardLogger("memory://read_scalars", "mnist", 0) as logger:
+        ...     logger.log_metrics({"loss": 0.5}, step=0)
+        ...     logger.log_metrics({"loss": 0.25}, step=1)
+        >>> read_scalars("memory://read_scalars")[["run", "tag", "step", "value"]]
+                       run   tag  step  value
+        0  mnist/version_0  loss     0   0.50
+        1  mnist/version_0  loss     1   0.25
+    """
+    if backend not in BACKENDS:
+        raise ReadError(f"backend must be one of {', '.join(BACKENDS)}, but got {backend!r}")
+    require_backend(backend)
+    all_runs = find_runs(url, storage_options)
+    chosen = [run for run in all_runs if matches(run.name, runs)]
+    if not chosen:
+        names = ", ".join(run.name for run in all_runs)
+        raise ReadError(f"no run below {os.fspath(url)} is named {runs!r}; there are {names}")
+    return as_backend([_read(run, tags) for run in chosen], backend)
+
+
+def _read(run: Run, wanted: str | Sequence[str] | None) -> Table:
+    codes: dict[str, int] = {}
+
+    def code(tag: str) -> int:
+        if tag not in codes:
+            # Negative for what nobody asked for, and decided once a tag.
+            codes[tag] = len(codes) if matches(tag, wanted) else -1 - len(codes)
+        return codes[tag]
+
+    columns = _purged(_decoded(run, code))
+    names = {number: tag for tag, number in codes.items()}
+    ranks = {tag: rank for rank, tag in enumerate(sorted(codes))}
+    rank = np.array([ranks[names[n]] if n in names else 0 for n in range(len(codes))], np.int64)
+    tag_rank = rank[columns.tags]
+    order = np.lexsort((np.arange(len(tag_rank)), columns.order, tag_rank))
+    columns = columns.kept(order)
+    return Table(run.name, sorted(codes), tag_rank[order], columns)
+
+
+def _decoded(run: Run, code: Any) -> tuple[Columns, list[tuple[int, int]]]:
+    """The scalars of a run's files, their records numbered through, and its sessions' starts."""
+    parts, starts, before = [], [], 0
+    for path in run.files:
+        content = read_whole(run.filesystem, path)
+        records = split_records(content)
+        columns, found, bad = decode(content, records, code)
+        damage = records.damage
+        if bad is not None:
+            damage = int(records.starts[bad]) - 12
+            columns = columns.kept(columns.order < bad)
+            found = [start for start in found if start[0] < bad]
+        if damage is not None:
+            warnings.warn(
+                f"{path} is damaged at byte {damage}; the rest of this file is not read",
+                stacklevel=4,
+            )
+        columns.order += before
+        parts.append(columns)
+        starts.extend((before + record, step) for record, step in found)
+        before += len(records.starts)
+    return Columns.joined(parts), starts
+
+
+def _purged(read: tuple[Columns, list[tuple[int, int]]]) -> Columns:
+    """The scalars that no later session took back by starting at their step or before it."""
+    columns, starts = read
+    keep = np.ones(len(columns.steps), bool)
+    for record, step in starts:
+        keep &= (columns.order > record) | (columns.steps < step)
+    return columns if keep.all() else columns.kept(keep)
