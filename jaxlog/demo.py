@@ -26,12 +26,12 @@ class Digits(nn.Module):
     """A small convolutional network that logs from inside a layer."""
 
     @nn.compact
-    def __call__(self, image: jax.Array) -> jax.Array:
+    def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
         """Logits, shape `(batch, 10)`, of images, shape `(batch, 8, 8, 1)`."""
         x = nn.relu(nn.Conv(16, (3, 3))(image))
         x = nn.relu(nn.Conv(32, (3, 3), strides=2)(x))
-        # A layer logs like any other code: here, the share of units that are switched off.
-        jaxlog.log("layer/dead_units", (x == 0).mean())
+        if train:  # a layer logs like any other code: here, the share of units that are off
+            jaxlog.log("layer/units_off", (x == 0).mean())
         x = nn.relu(nn.Dense(64)(x.reshape(len(x), -1)))
         return nn.Dense(10)(x)
 
@@ -67,9 +67,11 @@ def batches(data: Batch, size: int, seed: int | None = None) -> Sequence[Batch]:
     return [{name: array[part] for name, array in data.items()} for part in parts]
 
 
-def loss_and_logits(state: TrainState, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+def loss_and_logits(
+    state: TrainState, params: Any, batch: Batch, *, train: bool = False
+) -> tuple[jax.Array, jax.Array]:
     """Mean cross entropy, shape (), and logits, shape `(batch, 10)`."""
-    logits = state.apply_fn({"params": params}, batch["image"])
+    logits = state.apply_fn({"params": params}, batch["image"], train=train)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
     return loss, logits
 
@@ -78,7 +80,7 @@ def train_step(state: TrainState, batch: Batch) -> TrainState:
     """One step of Adam."""
 
     def loss_fn(params: Any) -> jax.Array:
-        loss, logits = loss_and_logits(state, params, batch)
+        loss, logits = loss_and_logits(state, params, batch, train=True)
         accuracy = jaxlog.Accuracy.of(logits=logits, labels=batch["label"])
         jaxlog.log("loss", loss, prog_bar=True, on_epoch=True)
         jaxlog.log("accuracy", accuracy, on_epoch=True)
