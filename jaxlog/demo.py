@@ -87,7 +87,7 @@ def train_step(state: TrainState, batch: Batch) -> TrainState:
         return loss
 
     grads = jax.grad(loss_fn)(state.params)
-    jaxlog.log("grad_norm", optax.global_norm(grads))
+    jaxlog.log("grad_norm", optax.tree.norm(grads))
     return state.apply_gradients(grads=grads)
 
 

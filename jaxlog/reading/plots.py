@@ -24,6 +24,7 @@ __all__ = ["plot_scalars"]
 _COLUMNS = 3  # panels side by side
 _PANEL = (4.2, 2.9)  # inches
 _MOST_POINTS = 4000  # of a line: more are not seen at this size
+_FEW, _MANY = 40, 120  # points: fewer are marked one by one, more are drawn by a thin line
 _PHASES = ("train", "val", "test")
 _PHASE_NAMES = {"train": "train", "training": "train", "test": "test"} | dict.fromkeys(
     ("val", "valid", "validation", "eval"), "val"
@@ -88,7 +89,7 @@ def plot_scalars(
     for line in lines:
         panels.setdefault(line.metric, []).append(line)
     runs = sorted({line.run for line in lines})
-    across = min(_COLUMNS, len(panels))
+    across = 2 if len(panels) == 4 else min(_COLUMNS, len(panels))  # four stand as a square
     down = -(-len(panels) // across)
     figure = figure_class(
         figsize=(_PANEL[0] * across, _PANEL[1] * down + 0.35 * (len(runs) > 1)),
@@ -99,6 +100,7 @@ def plot_scalars(
     axes = figure.subplots(down, across, squeeze=False).ravel()
     for panel, (metric, members) in zip(axes, panels.items(), strict=False):
         _draw(panel, metric, members, runs)
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
     for panel in axes[len(panels) :]:
         panel.remove()
     if len(runs) > 1:
@@ -166,14 +168,14 @@ def _draw(panel: Axes, metric: str, lines: Sequence[_Line], runs: Sequence[str])
     for line in lines:
         index = runs.index(line.run) if several else _PHASES.index(line.phase)
         faint = line.every_step and (line.run, line.phase) in with_epochs
-        few = len(line.steps) <= 40 and not line.every_step
+        few = len(line.steps) <= _FEW and not line.every_step
         panel.plot(
             line.steps,
             line.values,
             color=_PALETTE[index % len(_PALETTE)],
             linestyle=_DASHES[line.phase] if several else "-",
-            linewidth=0.9 if faint else 1.7,
-            alpha=0.35 if faint else 0.95,
+            linewidth=1.0 if faint or len(line.steps) > _MANY else 1.7,
+            alpha=0.35 if faint else 0.9,
             marker="o" if few else None,
             markersize=3.2,
             label=f"{line.run}: {line.tag}" if several else line.tag,
