@@ -72,7 +72,6 @@ class Logs:
         self.metrics = metrics or {}
         self.pending = pending or {}
         self._explicit = explicit
-        self._carry: str | None = None
 
     # ---- construction -----------------------------------------------------------------------
 
@@ -117,9 +116,7 @@ class Logs:
             "pending": self.pending,
             "explicit": self._explicit,
         } | changes
-        new = type(self)(**fields)
-        new._carry = self._carry
-        return new
+        return type(self)(**fields)
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Arrays, then the static half."""
@@ -133,7 +130,6 @@ class Logs:
         new = object.__new__(cls)
         new.schema, new._explicit = schema, explicit
         new.tape, new.totals, new.metrics, new.pending = children
-        new._carry = traced_for(getattr(new.tape, "steps", None))
         return new
 
     # ---- the explicit style -----------------------------------------------------------------
@@ -175,11 +171,12 @@ class Logs:
         schema = self.schema.with_entry(entry)
         if schema == self.schema:
             return self
-        if self._carry in _CARRIES:
+        carry = traced_for(self.tape.steps)
+        if carry in _CARRIES:
             new = self.schema.find(entry.name) is None
             what = "a new key" if new else "a key with another dtype or weighting"
             raise SchemaError(
-                f"logs.log({entry.name!r}, ...) is {what} inside a {self._carry}, whose carry "
+                f"logs.log({entry.name!r}, ...) is {what} inside a {carry}, whose carry "
                 f"cannot change its structure; declare it on the logs that go in: "
                 f"logs = logs.log({entry.name!r}, <a value like it>).reset()"
             )
