@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+from jax.sharding import PartitionSpec
 
 from jaxlog.compat import unspecified_sharding
 from jaxlog.errors import LogArgumentError
@@ -35,6 +37,7 @@ class LoopStep:
         """See `Loop.training_step`."""
         self._captured = Captured(fn, hook=hook, rows=recorder.rows, keep_totals=False)
         functools.update_wrapper(self, fn, updated=())
+        self._fn = fn
         self._recorder = recorder
         self._transform = transform
         self._kwargs = dict(transform_kwargs)
@@ -59,7 +62,7 @@ class LoopStep:
         """
         batch = self._recorder.begin_call(getattr(self, "__name__", "this step"))
         if self._compiled is None:
-            self._compiled = self._transform(self._run, **_shifted(self._kwargs, len(args)))
+            self._compiled = self._compile(len(args))
         if self._logs is None:
             self._placement = placement_of(jax.tree.leaves((args, kwargs)))
             self._logs = self._fresh(Schema())
@@ -77,8 +80,20 @@ class LoopStep:
             self._recorder.add_segment(self.take())
         return out
 
-    def _run(self, logs: Logs, *args: Any, **kwargs: Any) -> Any:
-        return self._captured.step(logs, self._captured.trace(args, kwargs))
+    def _compile(self, count: int) -> Any:
+        """The step with its logs in front, compiled for calls with `count` positional arguments."""
+
+        def run(logs: Logs, *args: Any, **kwargs: Any) -> Any:
+            return self._captured.step(logs, self._captured.trace(args, kwargs))
+
+        run.__name__ = run.__qualname__ = getattr(self, "__name__", "step")
+        parameters = _parameters(self._fn)
+        if parameters is not None:
+            # By it jit finds an argument that is called by position and was named in
+            # static_argnames, and the other way round.
+            first = inspect.Parameter("__logs", inspect.Parameter.POSITIONAL_ONLY)
+            run.__signature__ = inspect.Signature([first, *parameters])  # pyright: ignore[reportFunctionMemberAccess]
+        return self._transform(run, **_shifted(self._kwargs, parameters or [], count))
 
     def _fresh(self, schema: Schema) -> Logs:
         return place(self._captured.empty(schema), self._placement)
@@ -105,25 +120,66 @@ class LoopStep:
         return Segment(logs.schema, logs.tape.rows, logs.metrics, batches)
 
 
-def _shifted(kwargs: Mapping[str, Any], count: int) -> dict[str, Any]:
+def _parameters(fn: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    """The arguments that `fn` takes; None where Python cannot tell."""
+    try:
+        return list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):
+        return None
+
+
+def _shifted(
+    kwargs: Mapping[str, Any], parameters: Sequence[inspect.Parameter], count: int
+) -> dict[str, Any]:
     """jit's arguments for a function that takes the logs first.
 
     Args:
         kwargs: what the user said of the step's own arguments.
+        parameters: the step's own arguments.
         count: how many positional arguments the step takes.
     """
     shifted = dict(kwargs)
-    for option in ("donate_argnums", "static_argnums"):
-        numbers = kwargs.get(option) or ()
-        numbers = (numbers,) if isinstance(numbers, int) else tuple(numbers)
-        if not all(isinstance(number, int) for number in numbers):
-            raise LogArgumentError(f"{option}={kwargs[option]!r}: takes an int or ints")
-        shifted[option] = tuple(n + 1 if n >= 0 else n for n in numbers)
-    shifted["donate_argnums"] = (0, *shifted["donate_argnums"])
+    static = _numbers(kwargs, "static_argnums")
+    if static:
+        shifted["static_argnums"] = _after_logs(static)
+    donated = _numbers(kwargs, "donate_argnums")
+    names = kwargs.get("donate_argnames") or ()
+    names = {names} if isinstance(names, str) else set(names)
+    # jit finds the one from the other only where one is given, and the logs' number always is.
+    found = [i for i, parameter in enumerate(parameters) if parameter.name in names]
+    named = [p for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    names |= {parameters[i].name for i in donated if i < len(parameters) and parameters[i] in named}
+    shifted["donate_argnums"] = (0, *_after_logs(sorted({*donated, *found})))
+    if names:
+        shifted["donate_argnames"] = tuple(sorted(names))
+    return shifted | _shardings(kwargs, parameters, count)
+
+
+def _numbers(kwargs: Mapping[str, Any], option: str) -> tuple[int, ...]:
+    given = kwargs.get(option)
+    numbers = () if given is None else (given,) if isinstance(given, int) else tuple(given)
+    if not all(isinstance(number, int) for number in numbers):
+        raise LogArgumentError(f"{option}={given!r}: takes an int or ints")
+    return numbers
+
+
+def _after_logs(numbers: Iterable[int]) -> tuple[int, ...]:
+    return tuple(n + 1 if n >= 0 else n for n in numbers)
+
+
+def _shardings(
+    kwargs: Mapping[str, Any], parameters: Sequence[inspect.Parameter], count: int
+) -> dict[str, Any]:
+    """What the user said of shardings, and that jit chooses where the logs live."""
     free = unspecified_sharding()
-    if kwargs.get("in_shardings") is not None:
-        given = kwargs["in_shardings"]
-        given = tuple(given) if isinstance(given, (tuple, list)) else (given,) * count
+    shifted: dict[str, Any] = {}
+    if (given := kwargs.get("in_shardings")) is not None:
+        if not isinstance(given, (tuple, list)) or isinstance(given, PartitionSpec):
+            names = kwargs.get("static_argnames") or ()
+            names = {names} if isinstance(names, str) else set(names)
+            static = {n % count for n in _numbers(kwargs, "static_argnums")}
+            static |= {i for i, p in enumerate(parameters[:count]) if p.name in names}
+            given = (given,) * (count - len(static))
         shifted["in_shardings"] = (free, *given)
     if kwargs.get("out_shardings") is not None:
         shifted["out_shardings"] = (free, free, kwargs["out_shardings"])
