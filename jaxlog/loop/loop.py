@@ -307,9 +307,10 @@ class Loop(Status):
         try:
             self._run.finish()
         finally:
-            self._run.closed = True
-            self.pipeline.close()
-        self.fire("teardown")
+            try:
+                self.pipeline.close()
+            finally:
+                self.fire("teardown")
 
     def __enter__(self) -> Self:
         if not self._is_set_up:
@@ -321,12 +322,16 @@ class Loop(Status):
         if error is None:
             self.close()
             return
-        try:
-            self.fire("on_exception", error)
-            self._run.abandon()
-            self.close()
-        except Exception as other:  # noqa: BLE001 - the first error is the one that matters
-            error.add_note(f"and closing the loop failed: {type(other).__name__}: {other}")
+        self._run.interrupted = True
+        for what, action in (
+            ("on_exception", functools.partial(self.fire, "on_exception", error)),
+            ("closing the loop", self.close),
+        ):
+            try:
+                action()
+            except Exception as other:  # noqa: BLE001 - the first error is the one that matters
+                if other is not error:
+                    error.add_note(f"and {what} failed: {type(other).__name__}: {other}")
 
 
 def _check_count(name: str, value: Any, *, least: int) -> None:

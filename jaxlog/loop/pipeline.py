@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -32,11 +33,10 @@ class Pipeline:
         self._windows = 0
 
     def push_window(self, window: Window) -> None:
-        """Starts fetching a window; takes in those before it, which have arrived by now."""
+        """Starts fetching a window, which comes after all that is queued."""
         self.drain.start(window.arrays)
         self._queue.append(window)
         self._windows += 1
-        self.process(keep=1)
 
     def push_end(self, phase: Phase) -> None:
         """Has the phase's epoch row written after everything it logged."""
@@ -48,19 +48,23 @@ class Pipeline:
         Raises:
             LoggerError: a logger failed, now or in the background; the others got everything.
         """
+        first: Exception | None = None
         while self._queue and (self._windows > keep or isinstance(self._queue[0], Phase)):
-            item = self._queue.popleft()
-            if isinstance(item, Phase):
-                item.publish(self.results)
-                self._write(item.epoch_row())
-            else:
-                self._windows -= 1
-                arrays = self.drain.read(item.arrays)
-                self._write(item.phase.absorb(item, arrays, self.results))
+            block = self._take_in(self._queue.popleft())
+            try:
+                if block is not None:
+                    self._each(functools.partial(_write_block, block=block))
+            except Exception as error:  # noqa: BLE001 - what is queued still goes to the others
+                first = first or error
+        if first is not None:
+            raise first
 
-    def _write(self, block: Block | None) -> None:
-        if block is not None:
-            self._each(lambda logger: _write_block(logger, block))
+    def _take_in(self, item: Window | Phase) -> Block | None:
+        if isinstance(item, Phase):
+            item.publish(self.results)
+            return item.epoch_row()
+        self._windows -= 1
+        return item.phase.absorb(item, self.drain.read(item.arrays), self.results)
 
     def flush(self) -> None:
         """Takes in everything and has every logger flush.

@@ -35,6 +35,8 @@ class Run:
         epochs_done: how many of those are finished.
         loader: the loader being read, None outside of phases.
         dataloader_idx: its index.
+        closed: whether the loop was closed.
+        interrupted: whether an error leaves the loop, so that no more hooks run.
     """
 
     def __init__(self, loop: Loop, rows: int, window_secs: float) -> None:
@@ -49,6 +51,10 @@ class Run:
         self.loader: Loader | None = None
         self.dataloader_idx = 0
         self.closed = False
+        self.interrupted = False
+        self._left: list[tuple[Recorder, tuple[int, float]]] = []
+        self._fit_left = False
+        self._settling = False
         self._implicit = False
         self._loop = loop
         self._window_secs = window_secs
@@ -57,19 +63,34 @@ class Run:
 
     def epochs(self, count: int) -> Iterator[int]:
         """Yields the number of each epoch; opens and closes training around it."""
+        self._check_open()
+        self.settle()
+        if self.stack:
+            raise LoopError(
+                f"loop.epochs(...) inside a loop.{self.stack[-1].stage}(...) that still runs; "
+                f"finish that first, or leave it with break"
+            )
         self._end_implicit_fit()
         if self.in_fit:
             raise LoopError("loop.epochs(...) inside another loop.epochs(...): one at a time")
         self.num_epochs = count
-        self._begin_fit()
         try:
+            self._begin_fit()
             for done in range(count):
                 self.epochs_done = done
                 yield self.current_epoch
-                self.end_epoch()
+                self._check_open()
+                self.settle()
+                self.end_epoch(trained=False)
+        except GeneratorExit:
+            self._fit_left = True  # see `settle`
+            raise
+        except BaseException:
+            self.in_fit = False
+            raise
         finally:
-            self._end_fit()
             self.num_epochs = None
+        self._end_fit()
 
     def _begin_fit(self) -> None:
         self.in_fit = True
@@ -78,7 +99,7 @@ class Run:
         self._loop.fire("on_train_start")
 
     def _end_fit(self) -> None:
-        if self.closed or not self.in_fit:
+        if self.closed or self.interrupted or not self.in_fit:
             return
         self.end_epoch()
         self.in_fit = False
@@ -86,10 +107,20 @@ class Run:
         self._loop.fire("on_train_end")
         self._loop.fire("on_fit_end")
 
-    def end_epoch(self) -> None:
-        """Ends the training epoch that has run, if any: its last hook and its row."""
+    def end_epoch(self, *, trained: bool = True) -> None:
+        """Ends the training epoch: its last hook and its row.
+
+        Args:
+            trained: whether to do so only if it has trained; else an epoch without training counts
+                too, though no training hook runs for it.
+        """
         recorder = self.recorders["train"]
-        if self.closed or recorder.phase is None or recorder.phase.end is None:
+        if self.closed or recorder.phase is None:
+            return
+        if recorder.phase.end is None:
+            if not trained:
+                self.current_epoch += 1
+                recorder.phase.epoch = self.current_epoch
             return
         self.seal("validate")
         self.seal("test")
@@ -101,7 +132,7 @@ class Run:
 
     def _end_implicit_fit(self) -> None:
         """Ends what a `train` outside of `epochs` began."""
-        if self._implicit:
+        if self._implicit and not self.stack:
             self._implicit = False
             self._end_fit()
 
@@ -109,6 +140,7 @@ class Run:
 
     def train(self, loader: Loader) -> Iterator[Any]:
         """Yields training batches."""
+        self.settle()
         recorder = self.recorders["train"]
         self._check_free(recorder)
         if not self.in_fit:
@@ -128,6 +160,7 @@ class Run:
 
     def evaluate(self, stage: str, loaders: Sequence[Loader]) -> Iterator[Any]:
         """Yields the batches of one evaluation loader after the other."""
+        self.settle()
         recorder = self.recorders[stage]
         self._check_free(recorder)
         if stage == "test":
@@ -150,17 +183,59 @@ class Run:
     def _running(self, recorder: Recorder) -> Iterator[None]:
         """Keeps a phase on the stack; its last hooks run unless an error leaves it."""
         self.stack.append(recorder)
-        fires = True
         try:
             yield
-        except GeneratorExit:  # the user's loop was left by break
+        except GeneratorExit:
+            # The user's loop was left, by break or by an error: what comes next tells which. An
+            # error raised here would go nowhere, so nothing is done that could raise one.
+            if not self.closed:
+                self._remove(recorder)
+                self._left.append((recorder, self._end()))
             raise
         except BaseException:
-            fires = False
-            raise
-        finally:
             if not self.closed:
-                self._leave(recorder, fires=fires)
+                self._remove(recorder)
+                self._phase(recorder).end = self._end()
+                self.swap(recorder)
+            raise
+        self._end_phase(recorder, self._end())
+
+    def _remove(self, recorder: Recorder) -> None:
+        self.stack.remove(recorder)
+        self.loader = None
+
+    def _end(self) -> tuple[int, float]:
+        return self.last_finished_step(), time.time()
+
+    def _end_phase(self, recorder: Recorder, end: tuple[int, float]) -> None:
+        try:
+            self.swap(recorder)
+        finally:
+            if recorder in self.stack:
+                self._remove(recorder)
+            self._phase(recorder).end = end
+        if recorder.stage != "train":
+            prefix = _PREFIX[recorder.stage]
+            self._loop.fire(f"{prefix}_epoch_end")
+            self._loop.fire(f"{prefix}_end")
+
+    def settle(self) -> None:
+        """Ends, with their hooks, the phases that were left by break.
+
+        Every move of the loop begins with this. An error that leaves the loop's `with` block comes
+        before any other move, and then no hook runs.
+        """
+        if self.interrupted or self._settling:
+            return
+        self._settling = True  # hooks read the loop, which would settle what comes after them
+        try:
+            while self._left:
+                self._end_phase(*self._left.pop(0))
+            if self._fit_left:
+                self._fit_left = False
+                self._end_fit()
+        finally:
+            self._settling = False
 
     def _batches(self, recorder: Recorder, loader: Loader, index: int) -> Iterator[Any]:
         self.loader, self.dataloader_idx = loader, index
@@ -178,12 +253,15 @@ class Run:
             try:
                 fire(f"{prefix}_batch_start", batch, batch_idx, *which)
                 yield batch
+                self._check_open()
+                self.settle()
                 self.loader, self.dataloader_idx = loader, index
                 recorder.calls += 1  # the user's loop came round: the batch counts
                 fire(f"{prefix}_batch_end", recorder.outputs, batch, batch_idx, *which)
             finally:
                 if not self.closed:
                     self._end_batch(recorder, index)
+            self._swap_if_due(recorder)
 
     def _end_batch(self, recorder: Recorder, index: int) -> None:
         if recorder.calls and recorder.stage == "train":
@@ -191,6 +269,8 @@ class Run:
         elif recorder.calls:
             recorder.counts[index] = recorder.counts.get(index, 0) + 1
         recorder.end_batch()
+
+    def _swap_if_due(self, recorder: Recorder) -> None:
         window = recorder.window
         assert window is not None  # batches stand in a window
         is_full = len(window) >= recorder.rows
@@ -201,9 +281,12 @@ class Run:
 
     # ---- the moves ------------------------------------------------------------------------------
 
-    def _check_free(self, recorder: Recorder) -> None:
+    def _check_open(self) -> None:
         if self.closed:
             raise LoopError("the loop is closed; make a new one (its loggers are closed too)")
+
+    def _check_free(self, recorder: Recorder) -> None:
+        self._check_open()
         if recorder in self.stack:
             raise LoopError(
                 f"loop.{recorder.stage}(...) inside a loop.{recorder.stage}(...) that still runs; "
@@ -219,18 +302,6 @@ class Run:
         assert recorder.phase is not None  # opened before batches are handed out
         return recorder.phase
 
-    def _leave(self, recorder: Recorder, *, fires: bool) -> None:
-        self.swap(recorder)
-        self._phase(recorder).end = (self.last_finished_step(), time.time())
-        prefix = _PREFIX[recorder.stage]
-        try:
-            if fires and recorder.stage != "train":
-                self._loop.fire(f"{prefix}_epoch_end")
-                self._loop.fire(f"{prefix}_end")
-        finally:
-            self.stack.remove(recorder)
-            self.loader = None
-
     def last_finished_step(self) -> int:
         """The x value of epoch values: the last step that has run; outside of fit the next one."""
         if not self.in_fit:
@@ -240,19 +311,30 @@ class Run:
         return max(self.global_step - (0 if running else 1), 0)
 
     def swap(self, recorder: Recorder) -> None:
-        """Starts fetching what a recorder holds."""
-        if recorder.window is not None and len(recorder.window):
-            window = recorder.take_window()
-            if window is not None:
-                self._loop.pipeline.push_window(window)
+        """Starts fetching what a recorder holds; takes in what was fetched before."""
+        if self._fetch(recorder):
+            self._loop.pipeline.process(keep=1)
+
+    def _fetch(self, recorder: Recorder) -> bool:
+        if recorder.window is None or not len(recorder.window):
+            return False
+        window = recorder.take_window()
+        if window is None:
+            return False
+        self._loop.pipeline.push_window(window)
+        return True
 
     def _catch_up(self) -> None:
         """Queues what open phases hold, so that rows are written in the order of their steps."""
-        for recorder in self.stack:
+        for recorder in self._open():
             self.swap(recorder)
+
+    def _open(self) -> list[Recorder]:
+        return [*self.stack, *(recorder for recorder, _ in self._left)]
 
     def sync(self) -> None:
         """Takes in everything logged so far and brings the mappings up to date."""
+        self.settle()
         self._catch_up()
         self._loop.pipeline.process()
         for recorder in self.recorders.values():
@@ -267,17 +349,19 @@ class Run:
             recorder.phase = None
             self._loop.pipeline.push_end(phase)
 
-    def abandon(self) -> None:
+    def _abandon(self) -> None:
         """Ends every phase as it stands, without hooks: what was logged is kept."""
-        for recorder in reversed(self.stack):
+        for recorder in reversed(self._open()):
             if recorder.in_batch:
                 self._end_batch(recorder, self.dataloader_idx)
-            self.swap(recorder)
-            self._phase(recorder).end = (self.last_finished_step(), time.time())
+            self._fetch(recorder)
+            self._phase(recorder).end = self._end()
+        for recorder, end in self._left:
+            self._phase(recorder).end = end
         self.stack.clear()
+        self._left.clear()
         for stage in ("validate", "test", "train"):
             self.seal(stage)
-        self.closed = True
 
     def load(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Takes the counters of `state_of`; returns the rest.
@@ -298,6 +382,10 @@ class Run:
         return dict(state)
 
     def finish(self) -> None:
-        """Ends what is open, with hooks."""
-        self._end_implicit_fit()
-        self.abandon()
+        """Ends what is open: with hooks what was left or trained outside of `epochs`."""
+        try:
+            self.settle()
+            self._end_implicit_fit()
+        finally:
+            self._abandon()
+            self.closed = True

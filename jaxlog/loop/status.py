@@ -56,6 +56,7 @@ class Status:
     @property
     def current_epoch(self) -> int:
         """Epochs finished; inside an epoch, its number."""
+        self._run.settle()
         return self._run.current_epoch
 
     @property

@@ -92,7 +92,7 @@ class LoopStep:
             # By it jit finds an argument that is called by position and was named in
             # static_argnames, and the other way round.
             first = inspect.Parameter("__logs", inspect.Parameter.POSITIONAL_ONLY)
-            run.__signature__ = inspect.Signature([first, *parameters])  # pyright: ignore[reportFunctionMemberAccess]
+            run.__signature__ = inspect.Signature([first, *parameters])
         return self._transform(run, **_shifted(self._kwargs, parameters or [], count))
 
     def _fresh(self, schema: Schema) -> Logs:
