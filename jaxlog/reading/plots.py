@@ -18,6 +18,7 @@ from jaxlog.storage.filesystem import open_filesystem, write_whole
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import LayoutEngine
 
 __all__ = ["plot_scalars"]
 
@@ -78,7 +79,7 @@ def plot_scalars(
         >>> [panel.get_title(loc="left") for panel in plot_scalars(table).axes]
         ['loss']
     """
-    figure_class = _figure_class()
+    figure_class, layout = _figure_class()
     table = url_or_table
     if isinstance(table, str | os.PathLike):
         table = read_scalars(table, tags=tags, backend="numpy")
@@ -94,13 +95,12 @@ def plot_scalars(
     figure = figure_class(
         figsize=(_PANEL[0] * across, _PANEL[1] * down + 0.35 * (len(runs) > 1)),
         dpi=120,
-        layout="constrained",
+        layout=layout,
         facecolor="white",
     )
     axes = figure.subplots(down, across, squeeze=False).ravel()
     for panel, (metric, members) in zip(axes, panels.items(), strict=False):
         _draw(panel, metric, members, runs)
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
     for panel in axes[len(panels) :]:
         panel.remove()
     if len(runs) > 1:
@@ -231,10 +231,11 @@ def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
     write_whole(filesystem, place, out.getvalue())
 
 
-def _figure_class() -> type[Figure]:
-    """matplotlib's figure, which a notebook also shows when pyplot was never imported."""
+def _figure_class() -> tuple[type[Figure], LayoutEngine]:
+    """matplotlib's figure, which a notebook also shows when pyplot was never imported; a layout."""
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415
+        from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
     except ImportError as error:
         raise MissingDependencyError.for_package("matplotlib", extra="plot") from error
 
@@ -244,4 +245,4 @@ def _figure_class() -> type[Figure]:
             self.savefig(out, format="png")
             return out.getvalue()
 
-    return ScalarsFigure
+    return ScalarsFigure, ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)

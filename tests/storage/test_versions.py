@@ -1,0 +1,86 @@
+"""Run directories are named as Lightning names them, and no two loggers get the same."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from jaxlog.errors import LoggerError
+from jaxlog.storage.filesystem import open_filesystem, write_whole
+from jaxlog.storage.versions import RunDirectory
+
+
+def put(url: str) -> None:
+    write_whole(*open_filesystem(f"{url}/file"), b"x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "end"),
+    [
+        (("name", 3), "/name/version_3"),
+        (("name", 0), "/name/version_0"),
+        (("name", "best"), "/name/best"),
+        (("", 1), "/version_1"),
+        ((None, 1), "/version_1"),
+        (("name", 1, "sub"), "/name/version_1/sub"),
+        (("name", ""), "/name"),
+    ],
+)
+def test_directories_are_lightnings(place, arguments, end) -> None:
+    assert RunDirectory(place, *arguments).log_dir == place + end
+
+
+def test_the_next_version_is_one_more_than_the_highest(place) -> None:
+    for folder in ("version_0", "version_7", "version_x", "other", "version_9_old"):
+        put(f"{place}/name/{folder}")
+    directory = RunDirectory(place, "name", None)
+    assert directory.version == 8
+    assert directory.version == 8
+    assert directory.log_dir == f"{place}/name/version_8"
+
+
+def test_the_first_version_is_0(place) -> None:
+    assert RunDirectory(place, "name", None).version == 0
+
+
+def test_nothing_is_made_before_the_version_is_asked_for(place) -> None:
+    directory = RunDirectory(place, "name", None)
+    assert (directory.name, directory.save_dir, directory.root_dir) == (
+        "name",
+        place,
+        f"{place}/name",
+    )
+    filesystem, path = open_filesystem(f"{place}/name")
+    assert not filesystem.exists(path)
+
+
+def test_loggers_that_start_at_once_get_a_directory_each(place) -> None:
+    directories = [RunDirectory(place, "name", None) for _ in range(8)]
+    ready = threading.Barrier(len(directories))
+    versions = []
+
+    def take(directory: RunDirectory) -> None:
+        ready.wait(10)
+        versions.append(directory.version)
+
+    threads = [threading.Thread(target=take, args=(directory,)) for directory in directories]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(versions) == list(range(8))
+
+
+def test_another_process_may_take_the_number_first(tmp_path, monkeypatch) -> None:
+    from jaxlog.storage import versions
+
+    (tmp_path / "version_0").mkdir()
+    monkeypatch.setattr(versions, "_versions_in", lambda filesystem, path: [])  # listed too early
+    assert RunDirectory(tmp_path, "", None).version == 1
+
+
+@pytest.mark.parametrize("version", [-1, True, 1.5, ["a"]])
+def test_a_version_that_is_none_is_refused(version) -> None:
+    with pytest.raises(LoggerError, match="version must be"):
+        RunDirectory("logs", "name", version)

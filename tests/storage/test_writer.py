@@ -1,0 +1,425 @@
+"""The background writer: what it writes when, and that it never hides a failure or hangs."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from jaxlog.errors import LoggerError, WriteError
+from jaxlog.storage.writer import BackgroundWriter
+
+TIMEOUT = 30  # seconds a test waits before it fails; nothing here takes one
+
+
+class FakeSink:
+    """Keeps what it is given in memory; fails and waits as it is told."""
+
+    path = "fake://run"
+
+    def __init__(self) -> None:
+        self.min_interval_secs = 0.0
+        self.taken: list = []
+        self.saved: list = []
+        self.flushes = 0
+        self.closed = 0
+        self.write_error: BaseException | None = None
+        self.flush_error: BaseException | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.flushed = threading.Semaphore(0)
+
+    def write(self, items: Sequence) -> None:
+        self.entered.set()
+        assert self.gate.wait(TIMEOUT)
+        if self.write_error is not None:
+            raise self.write_error
+        self.taken.extend(items)
+
+    def flush(self) -> None:
+        self.flushes += 1
+        try:
+            if self.flush_error is not None:
+                raise self.flush_error
+            self.saved.extend(self.taken)
+            self.taken = []
+        finally:
+            self.flushed.release()
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def wait_for_flush(self) -> None:
+        assert self.flushed.acquire(timeout=TIMEOUT)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def sink():
+    return FakeSink()
+
+
+@pytest.fixture
+def make(sink):
+    made = []
+
+    def make(**options) -> BackgroundWriter:
+        made.append(BackgroundWriter(sink, **options))
+        return made[-1]
+
+    yield make
+    sink.gate.set()
+    sink.write_error = sink.flush_error = None
+    for writer in made:
+        try:
+            writer.close(TIMEOUT)
+        except LoggerError:
+            continue
+
+
+def settled(writer: BackgroundWriter) -> None:
+    """Waits until the thread has noted the outcome of its last turn."""
+    with writer._changed:
+        assert writer._changed.wait_for(lambda: writer._error is not None, TIMEOUT)
+
+
+def wake(writer: BackgroundWriter) -> None:
+    with writer._changed:
+        writer._changed.notify_all()
+
+
+def test_max_queue_rows_are_written_without_being_asked(sink, make) -> None:
+    writer = make(max_queue=3)
+    for item in "ab":
+        writer.write(item)
+    assert sink.flushes == 0
+    writer.write("c")
+    sink.wait_for_flush()
+    assert sink.saved == ["a", "b", "c"]
+
+
+def test_a_block_counts_its_rows(sink, make) -> None:
+    make(max_queue=10).write("block", rows=10, scalars=20)
+    sink.wait_for_flush()
+    assert sink.saved == ["block"]
+
+
+def test_after_flush_secs_fewer_rows_are_written(sink, make) -> None:
+    clock = Clock()
+    writer = make(max_queue=100, flush_secs=120, clock=clock)
+    writer.write("a")
+    clock.now += 119
+    wake(writer)
+    with writer._changed:
+        assert writer._seconds_until_due() == pytest.approx(1)
+    assert sink.flushes == 0
+    clock.now += 1
+    wake(writer)
+    sink.wait_for_flush()
+    assert sink.saved == ["a"]
+
+
+def test_an_alarm_is_set_by_the_first_row_of_each_batch(sink, make) -> None:
+    clock = Clock()
+    writer = make(max_queue=100, flush_secs=120, clock=clock)
+    writer.write("a")
+    writer.flush(TIMEOUT)
+    sink.wait_for_flush()
+    clock.now += 1000
+    writer.write("b")
+    with writer._changed:
+        assert writer._seconds_until_due() == pytest.approx(120)
+
+
+def test_remote_writes_keep_their_distance(sink, make) -> None:
+    clock = Clock()
+    sink.min_interval_secs = 5.0
+    writer = make(max_queue=1, clock=clock)
+    writer.write("a")
+    sink.wait_for_flush()
+    writer.flush(TIMEOUT)  # whoever asks need not wait
+    sink.wait_for_flush()
+    writer.write("b")
+    with writer._changed:
+        assert writer._seconds_until_due() == pytest.approx(5)
+    clock.now += 5
+    wake(writer)
+    sink.wait_for_flush()
+    assert sink.saved == ["a", "b"]
+
+
+def test_flush_is_a_barrier(sink, make) -> None:
+    writer = make(max_queue=1000)
+    for item in range(50):
+        writer.write(item)
+        if item % 10 == 0:
+            writer.flush(TIMEOUT)
+            assert sink.saved == list(range(item + 1))
+            assert writer.pending == 0
+
+
+def test_flush_waits_for_a_write_that_is_under_way(sink, make) -> None:
+    writer = make(max_queue=1)
+    sink.gate.clear()
+    writer.write("a")
+    assert sink.entered.wait(TIMEOUT)
+    writer.write("b")
+    with pytest.raises(WriteError, match=r"flush did not finish within 0.01 s; 2 scalars"):
+        writer.flush(0.01)
+    sink.gate.set()
+    writer.flush(TIMEOUT)
+    assert sink.saved == ["a", "b"]
+
+
+def test_flush_with_nothing_written_does_nothing(sink, make) -> None:
+    make().flush()
+    assert sink.flushes == 0
+
+
+@pytest.mark.parametrize("at", ["write", "flush", "close"])
+def test_an_error_is_raised_at_the_next_call(sink, make, at) -> None:
+    writer = make(max_queue=1)
+    sink.flush_error = OSError("disk on fire")
+    writer.write("a", scalars=7)
+    settled(writer)
+    call = {"write": lambda: writer.write("b"), "flush": writer.flush, "close": writer.close}[at]
+    with pytest.raises(
+        WriteError, match=r"fake://run .*disk on fire.*7 scalars were accepted"
+    ) as info:
+        call()
+    assert info.value.__cause__ is sink.flush_error
+    assert writer.closed == (at == "close")
+
+
+def test_after_the_error_all_that_was_accepted_is_written(sink, make) -> None:
+    writer = make(max_queue=1)
+    sink.flush_error = OSError("no")
+    writer.write("a")
+    settled(writer)
+    with pytest.raises(WriteError, match="kept and tried again"):
+        writer.write("refused")
+    sink.flush_error = None
+    writer.write("b")
+    writer.flush(TIMEOUT)
+    assert sink.saved == ["a", "b"]
+    assert writer.pending == 0
+
+
+def test_the_first_error_is_the_one_that_is_raised(sink, make) -> None:
+    writer = make(max_queue=1)
+    sink.flush_error = OSError("first")
+    writer.write("a")
+    settled(writer)
+    sink.flush_error = OSError("second")
+    with pytest.raises(WriteError, match="first"):
+        writer.flush(TIMEOUT)
+    with pytest.raises(WriteError, match="second"):
+        writer.flush(TIMEOUT)
+
+
+def test_a_later_success_is_said(sink, make) -> None:
+    writer = make(max_queue=1)
+    sink.flush_error = OSError("no")
+    writer.write("a")
+    settled(writer)
+    sink.flush_error = None
+    with pytest.raises(WriteError, match="a later attempt saved everything"):
+        writer.flush(TIMEOUT)
+    assert sink.saved == ["a"]
+    writer.flush(TIMEOUT)
+
+
+def test_what_a_sink_cannot_take_is_counted_as_lost(sink, make) -> None:
+    writer = make(max_queue=1000)
+    sink.write_error = ValueError("cannot encode")
+    writer.write("a", scalars=4)
+    with pytest.raises(WriteError, match=r"cannot encode.*up to 4 scalars .* are lost"):
+        writer.flush(TIMEOUT)
+    assert writer.pending == 0
+    sink.write_error = None
+    writer.write("b")
+    writer.flush(TIMEOUT)
+    assert sink.saved == ["b"]
+
+
+def test_close_raises_once_and_is_closed(sink, make) -> None:
+    writer = make()
+    sink.flush_error = OSError("no")
+    writer.write("a")
+    with pytest.raises(WriteError, match=r"1 scalars were accepted but not written; they are lost"):
+        writer.close(TIMEOUT)
+    writer.close(TIMEOUT)
+    writer.flush(TIMEOUT)
+    assert sink.closed == 1
+    with pytest.raises(LoggerError, match="fake://run is closed"):
+        writer.write("b")
+
+
+def test_close_writes_what_waits(sink, make) -> None:
+    writer = make(max_queue=1000)
+    writer.write("a")
+    writer.close(TIMEOUT)
+    assert (sink.saved, sink.closed) == (["a"], 1)
+
+
+def test_close_reports_an_end_that_failed(sink, make, monkeypatch) -> None:
+    def close() -> None:
+        raise OSError("at the end")
+
+    monkeypatch.setattr(sink, "close", close)
+    writer = make()
+    writer.write("a")
+    with pytest.raises(WriteError, match="at the end"):
+        writer.close(TIMEOUT)
+
+
+def test_close_without_writes_starts_no_thread(sink, make) -> None:
+    before = threading.active_count()
+    writer = make()
+    writer.close()
+    assert threading.active_count() == before
+    assert sink.closed == 0
+
+
+def test_close_that_takes_too_long_says_so(sink, make) -> None:
+    writer = make(max_queue=1)
+    sink.gate.clear()
+    writer.write("a")
+    with pytest.raises(WriteError, match=r"close did not finish within 0.01 s; 1 scalars"):
+        writer.close(0.01)
+    sink.gate.set()
+    writer.close(TIMEOUT)
+    assert sink.saved == ["a"]
+
+
+def test_a_full_queue_makes_the_caller_wait(sink, make) -> None:
+    writer = make(max_queue=1, max_pending_scalars=10)
+    sink.gate.clear()
+    writer.write("a", scalars=6)
+    assert sink.entered.wait(TIMEOUT)
+    done = threading.Event()
+    thread = threading.Thread(target=lambda: (writer.write("b", scalars=6), done.set()))
+    thread.start()
+    with writer._changed:
+        waiting = lambda: writer._waiting_for_room == 1  # noqa: E731
+        assert waiting() or writer._changed.wait_for(waiting, TIMEOUT)
+    assert not done.is_set()
+    assert writer.pending == 6
+    sink.gate.set()
+    assert done.wait(TIMEOUT)
+    thread.join(TIMEOUT)
+    writer.flush(TIMEOUT)
+    assert sink.saved == ["a", "b"]
+
+
+def test_a_full_queue_is_written_before_it_is_due(sink, make) -> None:
+    writer = make(max_queue=1000, max_pending_scalars=10)
+    for item in range(20):
+        writer.write(item, scalars=4)
+    assert len(sink.saved) >= 17
+
+
+def test_storage_that_hangs_ends_in_an_error(sink, make) -> None:
+    writer = make(max_queue=1, max_pending_scalars=1, timeout_secs=0.01)
+    sink.gate.clear()
+    writer.write("a")
+    with pytest.raises(WriteError, match=r"storage is too slow: 1 scalars wait"):
+        writer.write("b")
+
+
+def test_an_item_larger_than_the_queue_passes(sink, make) -> None:
+    writer = make(max_pending_scalars=10)
+    writer.write("large", scalars=100)
+    writer.write("next", scalars=100)
+    writer.flush(TIMEOUT)
+    assert sink.saved == ["large", "next"]
+
+
+def test_a_full_queue_raises_the_error_instead_of_waiting(sink, make) -> None:
+    writer = make(max_queue=1000, max_pending_scalars=1)
+    sink.flush_error = OSError("no")
+    writer.write("a")
+    with pytest.raises(WriteError, match="no"):
+        writer.write("b")
+
+
+@pytest.mark.parametrize("call", ["write", "flush", "close"])
+def test_a_dead_thread_hangs_nobody(sink, make, call) -> None:
+    writer = make(max_queue=1, max_pending_scalars=1)
+    sink.write_error = SystemExit("killed")  # no Exception: the thread does not outlive it
+    writer.write("a")
+    assert writer._thread is not None
+    writer._thread.join(TIMEOUT)
+    with pytest.raises(WriteError, match=r"killed.*1 scalars were accepted but not written"):
+        {"write": lambda: writer.write("b"), "flush": writer.flush, "close": writer.close}[call]()
+    if call != "close":
+        with pytest.raises(WriteError, match="its thread has ended"):
+            writer.write("c")
+
+
+def test_a_writer_nobody_holds_still_writes(sink, make) -> None:
+    writer = BackgroundWriter(sink, max_queue=1000)
+    writer.write("a")
+    reference = writer._thread
+    del writer
+    gc.collect()
+    from jaxlog.storage import exit as at_exit
+
+    at_exit._close_all()
+    assert reference is not None
+    assert not reference.is_alive()
+    assert sink.saved == ["a"]
+
+
+def test_exit_reports_what_failed(sink, make, caplog) -> None:
+    from jaxlog.storage import exit as at_exit
+
+    writer = make()
+    sink.flush_error = OSError("gone")
+    writer.write("a")
+    at_exit._close_all()
+    assert "gone" in caplog.text
+    assert "call close() before the end" in caplog.text
+
+
+def test_a_forked_child_is_told(sink, make, monkeypatch) -> None:
+    writer = make()
+    writer.write("a")
+    parent = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    with writer._changed:  # as the parent's thread may hold it at the fork
+        for verb, call in (("write", lambda: writer.write("b")), ("flush", writer.flush)):
+            with pytest.raises(LoggerError, match=f"cannot {verb} to fake://run here"):
+                call()
+        writer.close()
+    monkeypatch.undo()
+    writer.close(TIMEOUT)
+    assert sink.saved == ["a"]
+
+
+def test_many_threads_lose_nothing(sink, make) -> None:
+    writer = make(max_queue=7, max_pending_scalars=50)
+
+    def write(first: int) -> None:
+        for item in range(first, first + 200):
+            writer.write(item)
+
+    threads = [threading.Thread(target=write, args=(n * 200,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    writer.flush(TIMEOUT)
+    assert sorted(sink.saved) == list(range(800))
+    assert writer.pending == 0
