@@ -62,7 +62,7 @@ class Recorder:
         self.outputs = None
 
     def take_window(self) -> Window | None:
-        """The window so far, or None if nothing was logged; a new one goes on after it.
+        """The window so far, or None if it has nothing to say; a new one goes on after it.
 
         A batch that is still running stands in both: as the last of the one, the first of the
         other.
@@ -72,10 +72,11 @@ class Recorder:
         window.is_open = self.in_batch
         self.window = fresh = Window(window.phase, window.loader, window.suffix)
         if self.in_batch:
+            fresh.continues = True
             fresh.steps = window.steps[-1:]
             fresh.sizes = window.sizes[-1:]
             fresh.times = window.times[-1:]
-        return window if window.segments or window.host else None
+        return window if window.segments or window.host or window.continues else None
 
     def _window(self) -> Window:
         assert self.window is not None  # phases open a loader before they hand out batches

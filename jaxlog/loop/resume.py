@@ -19,12 +19,16 @@ FORMAT = 1
 
 
 def state_of(run: Run) -> dict[str, Any]:
-    """What `Run.load` and `restore_phase` take back."""
-    phase = run.recorders["train"].phase
+    """What `Run.load` and `restore_phase` take back.
+
+    Inside a batch whose step has run, that batch counts: its values are in the accumulators.
+    """
+    train = run.recorders["train"]
+    phase = train.phase
     accumulators = [] if phase is None else phase.accumulators.items()
     return {
         "format": FORMAT,
-        "global_step": run.global_step,
+        "global_step": run.global_step + (train.in_batch and train.calls > 0),
         "current_epoch": run.current_epoch,
         "evaluation_batches": {
             stage: dict(run.recorders[stage].counts) for stage in ("validate", "test")

@@ -12,6 +12,8 @@ from jaxlog.storage.block import Block
 
 __all__ = ["Table", "epoch_block"]
 
+_Columns = dict[str, tuple[np.ndarray, np.ndarray]]
+
 EPOCH = "epoch"
 STEP = "step"
 
@@ -71,9 +73,11 @@ class Table:
 
         Args:
             chosen: bool, shape `(n,)`.
-            steps: x values, shape `(n,)`; overridden by a logged `"step"`.
+            steps: x values, shape `(n,)`.
             times: wall times, shape `(n,)`.
-            epoch: written beside each row under `"epoch"` unless that was logged; None omits it.
+            epoch: the epoch that rows carry: each has it under `"epoch"`, unless it logged that,
+                or logged a `"step"`, which is then its x value. None for the rows of evaluation
+                steps, which have an x value of their own, and no epoch.
         """
         if not self.values:
             return None
@@ -82,19 +86,27 @@ class Table:
         if not kept.any():
             return None
         columns = {tag: (self.values[tag][kept], self.present[tag][kept]) for tag in self.values}
-        steps = _own_steps(columns, steps[kept])
-        count = int(kept.sum())
-        if epoch is not None and EPOCH not in columns:
-            columns[EPOCH] = (np.full(count, epoch), np.ones(count, bool))
+        steps = steps[kept]
+        if epoch is not None:
+            steps, has_step = _own_steps(columns, steps)
+            _add_epoch(columns, epoch, ~has_step)
         return _block(columns, steps, times[kept])
 
 
-def _own_steps(columns: dict[str, tuple[np.ndarray, np.ndarray]], steps: np.ndarray) -> np.ndarray:
-    """A logged `"step"` is the x value of its row, as in Lightning."""
+def _own_steps(columns: _Columns, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`(x values, whether logged)`: a logged `"step"` is a row's x value, as in Lightning."""
     if STEP not in columns:
-        return steps
+        return steps, np.zeros(len(steps), bool)
     values, present = columns.pop(STEP)
-    return np.where(present, values, steps).astype(np.int64)
+    return np.where(present, values, steps).astype(np.int64), present
+
+
+def _add_epoch(columns: _Columns, epoch: float, wanted: np.ndarray) -> None:
+    """Adds the epoch to the rows that want one and did not log their own."""
+    size = len(wanted)
+    values, own = columns.get(EPOCH, (np.zeros(size), np.zeros(size, bool)))
+    if (present := own | wanted).any():
+        columns[EPOCH] = (np.where(own, values, epoch), present)
 
 
 def _block(
@@ -103,12 +115,14 @@ def _block(
     if not columns:
         return None
     present = np.stack([mask for _, mask in columns.values()], axis=1)
+    values = np.stack([values for values, _ in columns.values()], axis=1)
+    kept = present.any(axis=1)  # a row that logged nothing but its x value is none
     return Block(
         tags=tuple(columns),
-        steps=steps.astype(np.int64),
-        wall_times=times,
-        values=np.stack([values for values, _ in columns.values()], axis=1),
-        present=None if present.all() else present,
+        steps=steps[kept].astype(np.int64),
+        wall_times=times[kept],
+        values=values[kept],
+        present=None if present[kept].all() else present[kept],
     )
 
 

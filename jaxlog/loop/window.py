@@ -62,6 +62,7 @@ class Window:
         segments: what step functions logged.
         host: what `loop.log` logged in batches.
         is_open: whether the last batch is still running.
+        continues: whether the first batch was the open one of the window before.
     """
 
     phase: Any
@@ -73,6 +74,7 @@ class Window:
     segments: list[Segment] = dataclasses.field(default_factory=list)
     host: list[HostValue] = dataclasses.field(default_factory=list)
     is_open: bool = False
+    continues: bool = False
 
     def __len__(self) -> int:
         return len(self.steps)
