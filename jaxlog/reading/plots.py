@@ -152,11 +152,12 @@ def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
         return steps, values
     width = -(-2 * len(steps) // _MOST_POINTS)
     whole = len(steps) // width * width
-    stretches = np.nan_to_num(values[:whole]).reshape(-1, width)
+    stretches = values[:whole].reshape(-1, width)
+    gaps = np.isnan(stretches)
     starts = np.arange(len(stretches)) * width
-    kept = np.concatenate(
-        [starts + stretches.argmin(1), starts + stretches.argmax(1), np.arange(whole, len(steps))]
-    )
+    lowest = starts + np.where(gaps, np.inf, stretches).argmin(1)
+    highest = starts + np.where(gaps, -np.inf, stretches).argmax(1)
+    kept = np.concatenate([lowest, highest, np.arange(whole, len(steps))])
     kept = np.unique(kept)
     return steps[kept], values[kept]
 

@@ -19,6 +19,7 @@ from jaxlog.storage.records import file_version_record, session_start_record
 __all__ = ["EventFile"]
 
 _SEGMENT_BYTES = 1 << 20
+_START = re.compile(r"events\.out\.tfevents\.(\d{10})\.[^/]*$")
 _GROW_EVERY = 16  # segments; after so many the next ones are one size larger
 
 
@@ -71,7 +72,7 @@ class EventFile:
         self._start_step = start_step
         self._segment_bytes = segment_bytes
         self._clock = clock
-        self._stem = _stem(clock())
+        self._stem: str | None = None  # chosen by the first flush
         self._number = 0
         self._local = _LocalFile(self._directory) if is_local(self._filesystem) else None
         self._segment = bytearray()  # of the current segment; on a disk, what is not written yet
@@ -79,8 +80,8 @@ class EventFile:
 
     @property
     def path(self) -> str:
-        """Path or URL of the current file, whether it is there yet or not."""
-        return join_url(self._url, self._name)
+        """Path or URL of the current file; of its directory before the first flush."""
+        return self._url if self._stem is None else join_url(self._url, self._name)
 
     @property
     def is_local(self) -> bool:
@@ -91,10 +92,6 @@ class EventFile:
     def unwritten(self) -> int:
         """How many bytes wait for the next flush."""
         return len(self._segment) - self._saved
-
-    @property
-    def _name(self) -> str:
-        return f"{self._stem}.{self._number:06d}"
 
     def append(self, records: bytes) -> None:
         """Takes whole records; they are on storage after the next `flush`."""
@@ -111,6 +108,8 @@ class EventFile:
         """
         if not self.unwritten:
             return
+        if self._stem is None:
+            self._stem = _stem(max(int(self._clock()), 1 + self._latest_start()))
         if self._local is not None:
             self._local.write(self._name, self._segment)
             self._segment.clear()
@@ -129,6 +128,24 @@ class EventFile:
         finally:
             if self._local is not None:
                 self._local.close()
+
+    @property
+    def _name(self) -> str:
+        return f"{self._stem}.{self._number:06d}"
+
+    def _latest_start(self) -> int:
+        """The latest start among the files that are there; -1 for none.
+
+        Readers take files in the order of their names, so this session has to sort after those
+        before it, even when they began in the same second or on a clock that runs ahead.
+        """
+        try:
+            names = self._filesystem.ls(self._directory, detail=False)
+        except OSError:  # nothing there, or nothing that these credentials may list
+            return -1
+        return max(
+            (int(found[1]) for found in map(_START.search, map(str, names)) if found), default=-1
+        )
 
     def _header(self) -> bytes:
         now = self._clock()
@@ -160,6 +177,6 @@ class _LocalFile:
             self._file.close()
 
 
-def _stem(seconds: float) -> str:
+def _stem(start: int) -> str:
     host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:64] or "localhost"
-    return f"events.out.tfevents.{int(seconds):010d}.{host}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    return f"events.out.tfevents.{start:010d}.{host}.{os.getpid()}.{uuid.uuid4().hex[:8]}"

@@ -17,7 +17,7 @@ from jaxlog.reading.wire import parse_event
 from jaxlog.storage import files as files_module
 from jaxlog.storage.block import Block
 from jaxlog.storage.files import EventFile
-from jaxlog.storage.filesystem import open_filesystem
+from jaxlog.storage.filesystem import open_filesystem, read_whole
 from jaxlog.storage.records import scalar_records
 
 
@@ -29,7 +29,7 @@ def records(steps, value: float = 0.0) -> bytes:
 
 def contents(place: str) -> list[tuple[str, bytes]]:
     filesystem, path = open_filesystem(place)
-    return [(name, filesystem.cat_file(name)) for name in sorted(filesystem.find(path))]
+    return [(name, read_whole(filesystem, name)) for name in sorted(filesystem.find(path))]
 
 
 def steps_of(place: str) -> list[int]:
@@ -143,14 +143,25 @@ def test_both_loaders_of_tensorboard_forget_what_was_resumed_over(tmp_path) -> N
     assert steps_of(str(tmp_path)) == list(range(8))
 
 
-def test_two_sessions_in_one_second_keep_all(place) -> None:
+def test_two_sessions_in_one_second_keep_all(place, monkeypatch) -> None:
     both = [EventFile(place, clock=lambda: 5.0) for _ in range(2)]
+    monkeypatch.setattr(EventFile, "_latest_start", lambda self: -1)  # neither sees the other
     for number, events in enumerate(both):
         events.append(records([number]))
         events.flush()
     for events in both:
         events.close()
     assert sorted(steps_of(place)) == [0, 1]
+
+
+def test_a_session_sorts_after_those_before_it(place) -> None:
+    for number, now in enumerate([50.0, 50.0, 7.0]):  # the same second, then a clock set back
+        events = EventFile(place, clock=lambda now=now: now)
+        events.append(records([number]))
+        events.close()
+    assert steps_of(place) == [0, 1, 2]
+    starts = [name.rpartition("/")[2].split(".")[3] for name, _ in contents(place)]
+    assert starts == ["0000000050", "0000000051", "0000000052"]
 
 
 def test_a_name_that_is_taken_is_never_written_over(tmp_path, monkeypatch) -> None:

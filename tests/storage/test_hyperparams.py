@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import math
+from typing import Any
 
 import pytest
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.plugins.hparams import plugin_data_pb2
 
 from jaxlog.storage.filesystem import open_filesystem, read_whole
 from jaxlog.storage.hyperparams import (
@@ -19,9 +19,13 @@ from jaxlog.storage.hyperparams import (
     session_start,
 )
 
+# Made at import by protobuf, so their classes are unknown to a type checker.
+event_pb2: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")
+plugin_data_pb2: Any = importlib.import_module("tensorboard.plugins.hparams.plugin_data_pb2")
 
-def data_of(record: bytes) -> plugin_data_pb2.HParamsPluginData:
-    value = Event.FromString(record[12:-4]).summary.value[0]
+
+def data_of(record: bytes) -> Any:
+    value = event_pb2.Event.FromString(record[12:-4]).summary.value[0]
     assert value.metadata.plugin_data.plugin_name == "hparams"
     return plugin_data_pb2.HParamsPluginData.FromString(value.metadata.plugin_data.content)
 

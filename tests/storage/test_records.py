@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import struct
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -13,6 +15,10 @@ import pytest
 from jaxlog.errors import LoggerError
 from jaxlog.storage import records
 from jaxlog.storage.block import Block
+
+# Made at import by protobuf, so their classes are unknown to a type checker.
+event_pb2: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")
+summary_pb2: Any = importlib.import_module("tensorboardX.proto.summary_pb2")
 
 
 def crc32c(data: bytes) -> int:
@@ -43,9 +49,7 @@ def unframed(content: bytes) -> list[bytes]:
 
 
 def events(content: bytes) -> list:
-    from tensorboard.compat.proto.event_pb2 import Event
-
-    return [Event.FromString(data) for data in unframed(content)]
+    return [event_pb2.Event.FromString(data) for data in unframed(content)]
 
 
 def test_a_frame_is_what_tensorflow_writes() -> None:
@@ -59,17 +63,13 @@ def test_the_first_record_names_the_version() -> None:
 
 
 def test_a_session_starts_at_its_step() -> None:
-    from tensorboard.compat.proto.event_pb2 import SessionLog
-
     [event] = events(records.session_start_record(300, 1.0))
-    assert event.session_log.status == SessionLog.START
+    assert event.session_log.status == event_pb2.SessionLog.START
     assert event.step == 300
 
 
 def test_a_summary_is_wrapped_as_it_is() -> None:
-    from tensorboardX.proto.summary_pb2 import Summary
-
-    summary = Summary(value=[Summary.Value(tag="x", simple_value=2.0)])
+    summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag="x", simple_value=2.0)])
     [event] = events(records.summary_record(summary.SerializeToString(), 3, 1.0))
     assert event.summary.value[0].tag == "x"
 
