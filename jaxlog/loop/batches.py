@@ -11,33 +11,45 @@ import numpy as np
 
 from jaxlog.errors import LoopError
 
-__all__ = ["Loader", "batch_size", "iterable", "loaders_of", "sizes_in"]
+__all__ = ["Loader", "batch_size", "iterable", "loaders_of", "other_size"]
 
 
-def sizes_in(batch: Any) -> Iterator[int]:
-    """The leading dimension of every array in a batch, in the order they stand there.
+def shapes_in(batch: Any) -> Iterator[tuple[int, ...]]:
+    """The shape of every array in a batch, in the order they stand there.
 
-    Mappings keep their own order (JAX would sort the keys). An array of shape () counts as 1.
+    Mappings keep their own order; JAX would sort the keys.
     """
     if isinstance(batch, (jax.Array, np.ndarray)):
-        yield batch.shape[0] if batch.ndim else 1
+        yield batch.shape
     elif isinstance(batch, Mapping):
         for value in batch.values():
-            yield from sizes_in(value)
+            yield from shapes_in(value)
     elif isinstance(batch, (list, tuple)):
         for value in batch:
-            yield from sizes_in(value)
+            yield from shapes_in(value)
     elif dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         for field in dataclasses.fields(batch):
-            yield from sizes_in(getattr(batch, field.name))
-    elif hasattr(batch, "__array__"):  # an array of another library
-        shape = getattr(batch, "shape", ())
-        yield shape[0] if shape else 1
+            yield from shapes_in(getattr(batch, field.name))
+    elif hasattr(batch, "shape") and hasattr(batch, "__array__"):
+        yield tuple(batch.shape)
 
 
 def batch_size(batch: Any) -> float | None:
-    """The leading dimension of the first array in a batch; None where it has no array."""
-    return next((float(size) for size in sizes_in(batch)), None)
+    """The leading dimension of the first array in a batch; None where it has no array.
+
+    An array of shape () counts as 1.
+    """
+    shape = next(shapes_in(batch), None)
+    return None if shape is None else float((*shape, 1)[0])
+
+
+def other_size(batch: Any) -> int | None:
+    """A leading dimension in a batch that is not its size; None where all agree.
+
+    Arrays of shape () after the first have no say.
+    """
+    size = batch_size(batch)
+    return next((shape[0] for shape in shapes_in(batch) if shape and shape[0] != size), None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Any
 
 from jaxlog.errors import HookError, LogArgumentError
 from jaxlog.logs import Options
 from jaxlog.logs.schema import check_same_options
+from jaxlog.loop.batches import batch_size, other_size
 from jaxlog.loop.names import loader_suffix
 from jaxlog.loop.phase import Phase
 from jaxlog.loop.step import LoopStep
@@ -39,6 +41,8 @@ class Recorder:
         self.in_batch = False
         self.calls = 0
         self.outputs: Any = None
+        self._batch: Any = None
+        self._has_warned = False
         self._keys: dict[str, Options] = {}
 
     # ---- batches --------------------------------------------------------------------------------
@@ -47,19 +51,20 @@ class Recorder:
         """Begins the batches of one loader."""
         self.window = Window(phase, index, loader_suffix(index, label, count))
 
-    def begin_batch(self, step: int, size: float | None) -> None:
+    def begin_batch(self, step: int, batch: Any) -> None:
         """Begins a batch with the given x value."""
         window = self._window()
         window.steps.append(step)
-        window.sizes.append(size)
+        window.sizes.append(batch_size(batch))
         window.times.append(time.time())
         self.in_batch = True
+        self._batch = batch
         self.calls = 0
 
     def end_batch(self) -> None:
         """Ends the batch."""
         self.in_batch = False
-        self.outputs = None
+        self.outputs = self._batch = None
 
     def take_window(self) -> Window | None:
         """The window so far, or None if it has nothing to say; a new one goes on after it.
@@ -99,16 +104,25 @@ class Recorder:
         return len(self._window()) - 1
 
     def require_size(self, name: str) -> None:
-        """Checks that the running batch has a size.
+        """Checks that the running batch has a size; warns once where its arrays disagree on it.
 
         Raises:
             LogArgumentError: it has none.
         """
-        if self._window().sizes[-1] is None:
+        size = self._window().sizes[-1]
+        if size is None:
             raise LogArgumentError(
                 f"log({name!r}, ..., on_epoch=True): the batch holds no array, so its size, the "
                 f"weight in the mean over the epoch, is unknown; write log({name!r}, ..., "
                 f"batch_size=<number of examples>)"
+            )
+        if not self._has_warned and (other := other_size(self._batch)) is not None:
+            self._has_warned = True
+            warnings.warn(
+                f"log({name!r}, ..., on_epoch=True): arrays of the batch have leading dimensions "
+                f"{size:g} and {other}; the first, {size:g}, is its weight in the mean over the "
+                f"epoch; write batch_size=<number of examples> to say which is right",
+                stacklevel=4,
             )
 
     def add_segment(self, segment: Segment | None) -> None:

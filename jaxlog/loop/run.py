@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from jaxlog.errors import LoopError
-from jaxlog.loop.batches import Loader, batch_size
+from jaxlog.loop.batches import Loader
 from jaxlog.loop.phase import Phase
 from jaxlog.loop.recorder import Recorder
 from jaxlog.loop.resume import FORMAT
@@ -249,7 +249,7 @@ class Run:
                 step = self.global_step
             else:
                 step = recorder.counts.get(index, 0)
-            recorder.begin_batch(step, batch_size(batch))
+            recorder.begin_batch(step, batch)
             try:
                 fire(f"{prefix}_batch_start", batch, batch_idx, *which)
                 yield batch
