@@ -13,8 +13,9 @@ from jaxlog.errors import LoggerError
 from jaxlog.loggers.logger import Logger, checked_metrics, checked_step
 from jaxlog.storage.block import Block, Row
 from jaxlog.storage.hyperparams import Hyperparams, flat_params
+from jaxlog.storage.sink import Sink
 from jaxlog.storage.versions import RunDirectory
-from jaxlog.storage.writer import BackgroundWriter, Sink
+from jaxlog.storage.writer import BackgroundWriter
 
 __all__ = ["FileLogger"]
 

@@ -10,44 +10,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from jaxlog.errors import LoggerError, WriteError
 from jaxlog.storage.exit import close_at_exit
+from jaxlog.storage.sink import Sink
 
-__all__ = ["BackgroundWriter", "Sink"]
+__all__ = ["BackgroundWriter"]
 
 _ALIVE_CHECK_SECS = 1.0  # a waiting caller looks this often whether the thread still lives
-
-
-class Sink(Protocol):
-    """Where a `BackgroundWriter` writes; only its thread calls these methods."""
-
-    @property
-    def path(self) -> str:
-        """What to name in an error."""
-        ...
-
-    @property
-    def min_interval_secs(self) -> float:
-        """Least time between two writes that nobody waits for.
-
-        Object stores charge by the request, and some take one a second for a name.
-        """
-        ...
-
-    def write(self, items: Sequence[Any]) -> None:
-        """Takes items in order; they may still be lost until `flush`."""
-        ...
-
-    def flush(self) -> None:
-        """Puts all it took on storage, or raises and keeps it for the next time."""
-        ...
-
-    def close(self) -> None:
-        """Ends the file."""
-        ...
 
 
 class BackgroundWriter:
