@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import threading
 import time
 from collections.abc import Mapping
@@ -50,7 +49,6 @@ class FileLogger(Logger):
         self._next_step = 0
         self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._making = threading.Lock()
-        self._process = os.getpid()
         self._writer_made: BackgroundWriter | None = None
         self._closed = False
 

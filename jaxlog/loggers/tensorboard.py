@@ -18,6 +18,13 @@ __all__ = ["TensorBoardLogger"]
 class TensorBoardLogger(FileLogger):
     """Writes event files to `save_dir/name/version/sub_dir`, as Lightning's logger of this name.
 
+    Each step is one event with all its tags. On a local disk a run is one file; elsewhere, where
+    nothing can be appended, it is a few files of a megabyte or more, each uploaded whole.
+
+    A TensorBoard that reads s3:// without boto3, or abfs://, remembers its first listing and then
+    shows nothing new. Start it with `FSSPEC_S3='{"use_listings_cache": false}'` (`FSSPEC_ABFS` for
+    abfs://) in its environment.
+
     Args:
         save_dir: local path or any fsspec URL, such as s3://bucket/logs.
         name: folder of the experiment; "" or None for `save_dir` itself.
