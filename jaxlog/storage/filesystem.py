@@ -156,8 +156,12 @@ def write_whole(filesystem: fsspec.AbstractFileSystem, path: str, data: bytes) -
     try:
         filesystem.pipe_file(path, data)
     except FileNotFoundError:
-        # Object stores have no folders to miss; sftp, hdfs and the like do.
-        filesystem.makedirs(parent_of(path), exist_ok=True)
+        protocols = filesystem.protocol
+        if not _PACKAGES.keys().isdisjoint(
+            [protocols] if isinstance(protocols, str) else protocols
+        ):
+            raise  # object stores miss no folder but the bucket: a typo must not make one
+        filesystem.makedirs(parent_of(path), exist_ok=True)  # sftp, hdfs and the like
         filesystem.pipe_file(path, data)
 
 

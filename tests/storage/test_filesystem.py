@@ -87,18 +87,29 @@ def test_a_failed_whole_write_keeps_the_old_and_leaves_nothing_aside(tmp_path, m
     assert [file.read_text("utf-8") for file in tmp_path.iterdir()] == ["old"]
 
 
+class Strict(MemoryFileSystem):
+    """Like sftp: a file needs its folder."""
+
+    protocol = "strict"
+    cachable = False
+
+    def pipe_file(self, path, value, mode="overwrite", **kwargs):
+        if not self.isdir(path.rpartition("/")[0]):
+            raise FileNotFoundError(path)
+        super().pipe_file(path, value, **kwargs)
+
+
 def test_a_filesystem_with_folders_gets_them(memory_url) -> None:
-    class Strict(MemoryFileSystem):
-        """Like sftp: a file needs its folder."""
-
-        protocol = "strict"
-        cachable = False
-
-        def pipe_file(self, path, value, mode="overwrite", **kwargs):
-            if not self.isdir(path.rpartition("/")[0]):
-                raise FileNotFoundError(path)
-            super().pipe_file(path, value, **kwargs)
-
     path = memory_url.replace("memory:/", "") + "/a/b"
     write_whole(Strict(), path, b"x")
     assert Strict().cat_file(path) == b"x"
+
+
+def test_a_bucket_is_never_made(memory_url) -> None:
+    class Bucket(Strict):
+        protocol = ("s3", "s3a")
+
+    path = memory_url.replace("memory:/", "") + "/a"
+    with pytest.raises(FileNotFoundError):
+        write_whole(Bucket(), path, b"x")
+    assert not Bucket().exists(path)
