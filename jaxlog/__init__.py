@@ -3,6 +3,7 @@
 The house, top to bottom; imports point down only::
 
     demo.py     the demonstration: a Flax model on real digits
+    callbacks/  HOST  callbacks that ship
     loop/       HOST  hooks, phases, windows (the only device-to-host copy), results, callbacks
     progress/   HOST  bars
     tracing/    PURE  log, hook, the primitive, capture, one file for control-flow rules
@@ -20,6 +21,12 @@ copy) -> `Loop` -> loggers -> event files -> `read_scalars`.
 
 from importlib.metadata import version as _version
 
+from jaxlog.callbacks import (
+    DeviceStatsMonitor,
+    EarlyStopping,
+    LearningRateMonitor,
+    ThroughputMonitor,
+)
 from jaxlog.errors import (
     CaptureError,
     HookError,
@@ -28,6 +35,7 @@ from jaxlog.errors import (
     LoggerError,
     LoopError,
     MissingDependencyError,
+    NonFiniteError,
     ReadError,
     SchemaError,
     WriteError,
@@ -47,9 +55,12 @@ __all__ = [
     "CSVLogger",
     "Callback",
     "CaptureError",
+    "DeviceStatsMonitor",
+    "EarlyStopping",
     "HookError",
     "JaxlogError",
     "Last",
+    "LearningRateMonitor",
     "LogArgumentError",
     "Logger",
     "LoggerError",
@@ -62,10 +73,12 @@ __all__ = [
     "Metric",
     "Min",
     "MissingDependencyError",
+    "NonFiniteError",
     "ReadError",
     "SchemaError",
     "Sum",
     "TensorBoardLogger",
+    "ThroughputMonitor",
     "TqdmProgressBar",
     "WriteError",
     "capture",

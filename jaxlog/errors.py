@@ -7,6 +7,7 @@
     ├── HookError (RuntimeError)           logging where the hook does not allow it, or outside any phase
     ├── SchemaError (ValueError)           keys that clash: other options, two hooks, a key unknown to the schema
     ├── CaptureError (NotImplementedError) a log call inside something capture cannot see through
+    ├── NonFiniteError (FloatingPointError) a value became NaN or infinite under nan_policy="raise"
     ├── LoopError (RuntimeError)           phases, steps or iterators of a Loop used in the wrong order
     ├── LoggerError (RuntimeError)         a logger used in the wrong way: bad argument, or after close
     │   └── WriteError (OSError)           storage refused what was written; raised at the next call, flush, close
@@ -27,6 +28,7 @@ __all__ = [
     "LoggerError",
     "LoopError",
     "MissingDependencyError",
+    "NonFiniteError",
     "ReadError",
     "SchemaError",
     "WriteError",
@@ -51,6 +53,10 @@ class SchemaError(JaxlogError, ValueError):
 
 class CaptureError(JaxlogError, NotImplementedError):
     """A log call sits inside a primitive that capture cannot see through."""
+
+
+class NonFiniteError(JaxlogError, FloatingPointError):
+    """A logged value became NaN or infinite, and `nan_policy="raise"` was asked for."""
 
 
 class LoopError(JaxlogError, RuntimeError):

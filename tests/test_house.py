@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "progress": {"errors"},  # the loop comes as an argument
     "loop": {"errors", "compat", "metrics", "logs", "tracing", "storage", "loggers", "progress"},
 }
+MAY_IMPORT["callbacks"] = {"errors", "loop"}
 _BUILT = set(MAY_IMPORT)
 MAY_IMPORT["interop"] = _BUILT
 MAY_IMPORT["testing"] = _BUILT | {FACE}

@@ -20,7 +20,9 @@ from jaxlog.logs.hooks import Hook, resolve_flags
 from jaxlog.logs.schema import Options
 from jaxlog.metrics import Metric
 
-__all__ = ["check_call", "check_options"]
+__all__ = ["NAN_POLICIES", "check_call", "check_options"]
+
+NAN_POLICIES = ("keep", "skip", "raise")
 
 _REDUCTIONS = {"mean": "mean", "avg": "mean", "sum": "sum", "min": "min", "max": "max"}
 _FUNCTIONS: tuple[tuple[object, str], ...] = tuple(
@@ -80,6 +82,7 @@ def check_options(
     sync_dist_group: Any = None,
     add_dataloader_idx: bool = True,
     rank_zero_only: bool = False,
+    nan_policy: str | None = None,
 ) -> Options:
     """The options of a call with Lightning's defaults filled in.
 
@@ -107,6 +110,10 @@ def check_options(
             f"log({name!r}, ...): '/dataloader_idx_' is what jaxlog appends when there are several "
             f"loaders; leave it out of the name, or write add_dataloader_idx=False"
         )
+    if nan_policy is not None and nan_policy not in NAN_POLICIES:
+        raise LogArgumentError(
+            f"log({name!r}, ..., nan_policy={nan_policy!r}): takes 'keep', 'skip' or 'raise'"
+        )
     step, epoch = resolve_flags(name, hook, on_step=on_step, on_epoch=on_epoch)
     return Options(
         hook=hook.name,
@@ -120,6 +127,7 @@ def check_options(
         sync_dist_group=_group(name, sync_dist_group),
         add_dataloader_idx=add_dataloader_idx,
         rank_zero_only=rank_zero_only,
+        nan_policy=nan_policy,
     )
 
 

@@ -52,6 +52,12 @@ class Options:
     sync_dist_group: Hashable = None
     add_dataloader_idx: bool = True
     rank_zero_only: bool = False
+    nan_policy: str | None = None
+
+    @property
+    def forks(self) -> bool:
+        """Whether the name forks into `name_step` and `name_epoch`."""
+        return self.on_step and self.on_epoch
 
     def differences(self, other: Options) -> list[str]:
         """The names of the options in which two calls differ."""

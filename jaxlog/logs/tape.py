@@ -95,6 +95,10 @@ class Column:
         """Whether steps have a value of their own."""
         return any(role != "units" for role in self.cells)
 
+    def take(self, rows: np.ndarray) -> Column:
+        """The chosen steps only: bool or int, shape `(m,)`."""
+        return Column(self.entry, {role: values[rows] for role, values in self.cells.items()})
+
     def present(self) -> np.ndarray:
         """Which steps logged the name: bool, shape `(n,)`."""
         counts = [self.cells[name] > 0 for name in ("units", "weight") if name in self.cells]
@@ -119,6 +123,16 @@ class Column:
         else:
             values = self.cells[self.entry.options.reduce_fx].astype(np.float64)
         return np.where(self.present(), values, np.nan)
+
+    def weights(self, batch_sizes: np.ndarray) -> np.ndarray:
+        """The weight of each step in a mean: float64, shape `(n,)`.
+
+        Args:
+            batch_sizes: weights of values that have none of their own, shape `(n,)`.
+        """
+        if self.entry.metric is None and self.entry.options.reduce_fx == "mean":
+            return self.means(batch_sizes)[1]
+        return np.asarray(batch_sizes, np.float64)
 
     def means(self, batch_sizes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Weighted sums and weights of each step, float64, shape `(n,)`; 0 where not logged."""

@@ -60,6 +60,12 @@ class Callback:
     def on_train_batch_end(self, loop: Loop, outputs: Any, batch: Any, batch_idx: int) -> None:
         """A training batch ends; `outputs` is what its last training step returned."""
 
+    def on_sanity_check_start(self, loop: Loop) -> None:
+        """`loop.sanity_check` begins; the validation hooks do not run inside it."""
+
+    def on_sanity_check_end(self, loop: Loop) -> None:
+        """`loop.sanity_check` ends."""
+
     def on_validation_start(self, loop: Loop) -> None:
         """Validation begins."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 
 from jaxlog.errors import HookError, LogArgumentError, LoopError
 from jaxlog.loggers import CSVLogger, TensorBoardLogger
@@ -17,9 +19,11 @@ from jaxlog.loop.batches import Loader, iterable, loaders_of
 from jaxlog.loop.callbacks import overriding
 from jaxlog.loop.phase import Phase
 from jaxlog.loop.pipeline import Pipeline
+from jaxlog.loop.point import Point
 from jaxlog.loop.progress import ProgressValues
 from jaxlog.loop.resume import restore_phase, state_of
 from jaxlog.loop.run import Run
+from jaxlog.loop.settings import Settings, check_count
 from jaxlog.loop.status import Status
 from jaxlog.loop.step import LoopStep
 from jaxlog.loop.window import HostValue
@@ -38,6 +42,14 @@ class Loop(Status):
             `./jaxlog_logs`, or False for none.
         log_every_n_steps: training rows are written when `(global_step + 1)` is a multiple of it;
             0 writes none. Every step counts in epoch values all the same.
+        accumulate_grad_batches: how many training batches make one optimizer step, for a step
+            function that applies its update every so many calls (`optax.MultiSteps`). They share
+            one row, each value reduced over the group, and count as one step.
+        nan_policy: what becomes of a step whose value is NaN or infinite: `"keep"` it, `"skip"` it
+            in rows and reductions, or `"raise"` a `NonFiniteError` once it has arrived. Each key's
+            first such step is reported (through `logging`), all are counted in `loop.nonfinite`.
+        batch_size_fn: tells the number of examples in a batch; None takes the leading dimension of
+            its first array.
         progress_bar: True for a `TqdmProgressBar`, False for none, or a bar of your own.
         callbacks: `Callback`s, or plain objects with some of its methods.
         window_steps: how many steps are kept on the device between two fetches.
@@ -70,13 +82,22 @@ class Loop(Status):
         logger: Any = None,
         *,
         log_every_n_steps: int = 50,
+        accumulate_grad_batches: int = 1,
+        nan_policy: str = "keep",
+        batch_size_fn: Callable[[Any], float | None] | None = None,
         progress_bar: Any = True,
         callbacks: Iterable[Any] = (),
         window_steps: int = 64,
         window_secs: float = 5.0,
     ) -> None:
-        _check_count("log_every_n_steps", log_every_n_steps, least=0)
-        _check_count("window_steps", window_steps, least=1)
+        settings = Settings(
+            log_every_n_steps=log_every_n_steps,
+            accumulate_grad_batches=accumulate_grad_batches,
+            nan_policy=nan_policy,
+            batch_size_fn=batch_size_fn,
+            window_steps=window_steps,
+            window_secs=window_secs,
+        )
         self.log_every_n_steps = log_every_n_steps
         self.loggers: list[Any] = _loggers(logger)
         self.callbacks: list[Any] = list(callbacks)
@@ -84,8 +105,8 @@ class Loop(Status):
         # The bar comes last, so that it shows what callbacks logged.
         self._hooks = overriding([*self.callbacks, *([] if bar is None else [bar])])
         self._hook: str | None = None
-        self._run = Run(self, window_steps, window_secs)
-        self.pipeline = Pipeline(self.loggers if self.is_main_process else [])
+        self._run = Run(self, settings)
+        self.pipeline = Pipeline(self.loggers if self.is_main_process else [], nan_policy)
         self._progress = ProgressValues(self._run.recorders, self.pipeline)
         self._restored: dict[str, Any] | None = None
         self._is_set_up = False
@@ -157,7 +178,7 @@ class Loop(Status):
             LogArgumentError: `count` is no int, or negative.
             LoopError: inside another `epochs`, or after `close`.
         """
-        _check_count("count", count, least=0)
+        check_count("count", count, least=0)
         return self._run.epochs(count)
 
     def train(self, batches: Iterable[Any]) -> Iterator[Any]:
@@ -180,6 +201,17 @@ class Loop(Status):
         """
         return self._run.evaluate("validate", loaders_of(batches))
 
+    def sanity_check(self, batches: Any) -> Iterator[Any]:
+        """As `validate`, but nothing is kept of what is logged: to see validation run before
+        training.
+
+        Only the hooks `on_sanity_check_start` and `on_sanity_check_end` run.
+
+        Raises:
+            LoopError: not an iterable, inside a phase, or after `close`.
+        """
+        return self._run.sanity_check(loaders_of(batches))
+
     def test(self, batches: Any) -> Iterator[Any]:
         """As `validate`, for test batches; outside of `epochs` the metric mappings start afresh."""
         return self._run.evaluate("test", loaders_of(batches))
@@ -199,13 +231,23 @@ class Loop(Status):
         finally:
             self._hook = before
 
-    def log(self, name: str, value: Any, *, batch_size: Any = None, **options: Any) -> None:
+    def log(
+        self,
+        name: str,
+        value: Any,
+        *,
+        batch_size: Any = None,
+        step: int | None = None,
+        **options: Any,
+    ) -> None:
         """Logs a value on the host: a number, a `jax.Array` (not waited for), or a `Metric`.
 
         Args:
             name: the key.
             value: shape ().
             batch_size: its weight in means; default the size of the running batch, 1 outside.
+            step: an x value of its own: the value is written as it is, under its bare name, from
+                anywhere, and takes part in no reduction.
             **options: as in `jaxlog.log`, with the defaults of the hook it is called in.
 
         Raises:
@@ -213,7 +255,11 @@ class Loop(Status):
             HookError: outside of any phase, or in a hook that does not allow it.
             SchemaError: the key was logged before with other options, or from another hook.
         """
+        if step is not None:
+            self._log_point(name, value, step, options)
+            return
         hook = self._current_hook(name)
+        value = self.keep(value)
         checked = check_call(name, value, hook, batch_size=batch_size, **options)
         recorder = self._run.recorders[str(hook.stage)]  # hooks without one forbid logging
         weight = None if batch_size is None else float(batch_size)
@@ -230,6 +276,21 @@ class Loop(Status):
                 f"{'batch' if hook.steps else 'phase'} is running; log inside "
                 f"loop.{hook.stage}(...), or from a Callback"
             )
+
+    def _log_point(self, name: str, value: Any, step: int, options: Mapping[str, Any]) -> None:
+        check_count("step", step, least=0)
+        given = {"on_step", "on_epoch", "reduce_fx"} & set(options)
+        if given:
+            raise LogArgumentError(
+                f"loop.log({name!r}, ..., step={step}, {given.pop()}=...): a value with an x value "
+                f"of its own is written as it is; leave one of the two out"
+            )
+        checked = check_call(name, value, find_hook("training_step"), **options)
+        self.pipeline.push_point(Point(name, checked, self.keep(value), step, time.time()))
+
+    def keep(self, value: Any) -> Any:
+        """`value` as it is now: arrays on a device are copied there, and so outlive a donation."""
+        return jax.tree.map(lambda x: jnp.copy(x) if isinstance(x, jax.Array) else x, value)
 
     def _current_hook(self, name: str) -> Hook:
         if self._hook is not None:
@@ -332,11 +393,6 @@ class Loop(Status):
             except Exception as other:  # noqa: BLE001 - the first error is the one that matters
                 if other is not error:
                     error.add_note(f"and {what} failed: {type(other).__name__}: {other}")
-
-
-def _check_count(name: str, value: Any, *, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise LogArgumentError(f"{name}={value!r}: takes an int of at least {least}")
 
 
 def _loggers(logger: Any) -> list[Any]:

@@ -10,12 +10,14 @@ import jax
 import numpy as np
 
 from jaxlog.logs import Options
-from jaxlog.logs.tape import decode_rows
+from jaxlog.logs.tape import Column, decode_rows
 from jaxlog.loop.accumulators import Accumulator
 from jaxlog.loop.names import Key
+from jaxlog.loop.nonfinite import NonFiniteWatch
 from jaxlog.loop.results import Results
 from jaxlog.loop.rows import Table, epoch_block
-from jaxlog.loop.window import HostValue, Segment, Window
+from jaxlog.loop.settings import Settings
+from jaxlog.loop.window import HostValue, Window
 from jaxlog.metrics import Metric
 from jaxlog.storage.block import Block
 
@@ -29,19 +31,25 @@ class Phase:
     Attributes:
         stage: `"train"`, `"validate"` or `"test"`.
         epoch: the epoch that its rows carry.
-        log_every_n_steps: which training rows are written; 0 writes none.
+        settings: the loop's options.
+        watch: looks for values that are not finite.
+        is_silent: whether nothing of it is kept (a sanity check).
         accumulators: epoch reductions by name and loader suffix.
         end: `(step, wall time)` once its data has run out, else None.
         deferred: what epoch hooks logged on the host, perhaps still on its way from the device.
+        written: how many rows of per-step values were handed to the loggers.
     """
 
     stage: str
     epoch: int
-    log_every_n_steps: int
+    settings: Settings
+    watch: NonFiniteWatch
+    is_silent: bool = False
     accumulators: dict[tuple[str, str], Accumulator] = dataclasses.field(default_factory=dict)
     end: tuple[int, float] | None = None
     deferred: list[HostValue] = dataclasses.field(default_factory=list)
-    _open_row: dict[str, float] = dataclasses.field(default_factory=dict)
+    written: int = 0
+    _open_row: Table | None = None
 
     @property
     def is_training(self) -> bool:
@@ -58,50 +66,68 @@ class Phase:
             arrays: `window.arrays` as numpy.
             results: the mappings to bring up to date.
         """
+        if self.is_silent:
+            return None
         segments, host = arrays
-        table = Table(len(window))
-        for tag, value in self._open_row.items():
-            table.set(tag, np.zeros(1, int), np.array([value]))
-        self._open_row = {}
+        table = Table(len(window.rows))
+        if self._open_row is not None:
+            table.carry(self._open_row)
+            self._open_row = None
         for segment, (rows, metrics) in zip(window.segments, segments, strict=True):
-            self._absorb_segment(window, segment, rows, metrics, table)
+            columns = decode_rows(segment.schema, rows[: len(segment.batches)])
+            for column in columns.values():
+                state = metrics.get(column.entry.name)
+                self._absorb_column(window, np.asarray(segment.batches), column, state, table)
         for value, resolved in zip(window.host, host, strict=True):
             self._absorb_host(window, value, resolved, table)
         return self._rows(window, table, results)
 
-    def _absorb_segment(
+    def _absorb_column(
         self,
         window: Window,
-        segment: Segment,
-        rows: np.ndarray,
-        metrics: dict[str, Metric],
+        batches: np.ndarray,
+        column: Column,
+        state: Metric | None,
         table: Table,
     ) -> None:
-        batches = np.asarray(segment.batches, int)
-        sizes = window.sizes_of(batches)
-        for name, column in decode_rows(segment.schema, rows[: len(batches)]).items():
-            options = column.entry.options
-            suffix = window.suffix if options.add_dataloader_idx else ""
-            present = column.present() if column.cells else np.ones(len(batches), bool)
-            if options.on_epoch:
-                accumulator = self.accumulator(name, options, suffix)
-                if column.entry.metric is None:
-                    accumulator.add_column(column, sizes)
-                elif present.any():
-                    accumulator.add_metric(metrics[name])
+        """Takes in what a step function logged under one name."""
+        options = column.entry.options
+        key = Key(column.entry.name, options, window.suffix if options.add_dataloader_idx else "")
+        if column.cells:
+            values, kept = column.step_values(window.sizes_of(batches)), column.present()
+            if column.has_steps:
+                # Absent values are no news; of the others the watch says which stay.
+                kept[kept] = self.watch.keep(key, values[kept], window.steps_of(batches[kept]))
+            column, batches, values = column.take(kept), batches[kept], values[kept]
             if options.on_step:
-                values = column.step_values(sizes)
-                table.set_key(Key(name, options, suffix), batches[present], values[present])
+                rows = window.row_of[batches]
+                if self.settings.accumulate_grad_batches == 1:
+                    table.set_key(key, rows, values)
+                else:
+                    table.fold_key(key, rows, values, column.weights(window.sizes_of(batches)))
+        if options.on_epoch and len(batches):
+            accumulator = self.accumulator(key.name, options, key.suffix)
+            if state is None:
+                accumulator.add_column(column, window.sizes_of(batches))
+            else:
+                accumulator.add_metric(state)
 
     def _absorb_host(self, window: Window, host: HostValue, resolved: Any, table: Table) -> None:
+        """Takes in one `loop.log` call."""
         suffix = window.suffix if host.options.add_dataloader_idx else ""
-        batch = np.array([host.batch])
+        key, batch = Key(host.name, host.options, suffix), np.array([host.batch])
+        weight = float(window.sizes_of(batch)[0]) if host.weight is None else host.weight
+        value = np.array([_as_float(resolved)])
+        if not self.watch.keep(key, value, window.steps_of(batch))[0]:
+            return
         if host.options.on_epoch:
-            weight = float(window.sizes_of(batch)[0]) if host.weight is None else host.weight
             self.add_value(dataclasses.replace(host, weight=weight), resolved, suffix)
         if host.options.on_step:
-            value = np.array([_as_float(resolved)])
-            table.set_key(Key(host.name, host.options, suffix), batch, value)
+            rows = window.row_of[batch]
+            if self.settings.accumulate_grad_batches == 1:
+                table.set_key(key, rows, value)
+            else:
+                table.fold_key(key, rows, value, np.array([weight]))
 
     def add_value(self, host: HostValue, resolved: Any, suffix: str = "") -> None:
         """Adds one host value to its epoch reduction; outside of batches it weighs 1."""
@@ -124,29 +150,30 @@ class Phase:
             if last is not None:
                 results.set_step(key, last, training=self.is_training)
         visible = table.without({tag for tag, key in table.keys.items() if not key.options.logger})
-        steps = np.asarray(window.steps, np.int64)
+        steps, times = window.rows, window.row_times
         chosen = self._due(steps)
         if window.is_open:
-            self._open_row = visible.row(len(window) - 1)
+            self._open_row = visible.last_row()
             chosen[-1] = False
         for tag in visible.values:
             written = visible.last(tag, chosen)
             if written is not None:
                 results.logged[tag] = written
         epoch = float(self.epoch) if self.is_training else None
-        return visible.block(chosen, steps, np.asarray(window.times), epoch)
+        block = visible.block(chosen, steps, times, epoch)
+        self.written += 0 if block is None else len(block.steps)
+        return block
 
     def _due(self, steps: np.ndarray) -> np.ndarray:
         if not self.is_training:
             return np.ones(len(steps), bool)
-        if self.log_every_n_steps == 0:
-            return np.zeros(len(steps), bool)
-        return (steps + 1) % self.log_every_n_steps == 0
+        every = self.settings.log_every_n_steps
+        return (steps + 1) % every == 0 if every else np.zeros(len(steps), bool)
 
     def epoch_values(self) -> Iterable[tuple[Key, float]]:
         """Everything reduced over the epoch."""
         deferred, self.deferred = self.deferred, []
-        for host in deferred:
+        for host in () if self.is_silent else deferred:
             self.add_value(host, jax.tree.map(np.asarray, host.value))
         for (name, suffix), accumulator in self.accumulators.items():
             if accumulator.options.on_epoch and not accumulator.is_empty:
@@ -166,4 +193,6 @@ class Phase:
 
 
 def _as_float(value: Any) -> float:
-    return value.host_compute() if isinstance(value, Metric) else float(value)
+    if isinstance(value, Metric):
+        return value.host_compute()
+    return float(np.asarray(value).reshape(()))  # one element, perhaps of shape (1,)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from jaxlog.loop.drain import Drain
+from jaxlog.loop.nonfinite import NonFiniteWatch
 from jaxlog.loop.phase import Phase
+from jaxlog.loop.point import Point
 from jaxlog.loop.results import Results
 from jaxlog.loop.window import Window
 from jaxlog.storage.block import Block
@@ -22,14 +25,18 @@ class Pipeline:
     Attributes:
         results: Lightning's three mappings.
         drain: the device-to-host crossing.
+        watch: counts values that are not finite.
+        blocked_secs: seconds spent waiting for fetched values and handing them to loggers.
     """
 
-    def __init__(self, loggers: Sequence[Any]) -> None:
+    def __init__(self, loggers: Sequence[Any], nan_policy: str = "keep") -> None:
         """An empty pipeline."""
+        self.watch = NonFiniteWatch(nan_policy)
+        self.blocked_secs = 0.0
         self.results = Results()
         self.drain = Drain()
         self._loggers = list(loggers)
-        self._queue: deque[Window | Phase] = deque()
+        self._queue: deque[Window | Phase | Point] = deque()
         self._windows = 0
 
     def push_window(self, window: Window) -> None:
@@ -42,14 +49,30 @@ class Pipeline:
         """Has the phase's epoch row written after everything it logged."""
         self._queue.append(phase)
 
+    def push_point(self, point: Point) -> None:
+        """Has one value with an x value of its own written, after what is queued."""
+        self.drain.start(point.value)
+        self._queue.append(point)
+
     def process(self, keep: int = 0) -> None:
         """Takes in what is queued, but for the last `keep` windows and what comes after them.
 
         Raises:
             LoggerError: a logger failed, now or in the background; the others got everything.
+            NonFiniteError: a value was not finite, under `nan_policy="raise"`.
         """
+        if not self._queue:
+            return
+        begun = time.perf_counter()
+        try:
+            self._process(keep)
+        finally:
+            self.blocked_secs += time.perf_counter() - begun
+        self.watch.check()
+
+    def _process(self, keep: int) -> None:
         first: Exception | None = None
-        while self._queue and (self._windows > keep or isinstance(self._queue[0], Phase)):
+        while self._queue and (self._windows > keep or not isinstance(self._queue[0], Window)):
             block = self._take_in(self._queue.popleft())
             try:
                 if block is not None:
@@ -59,7 +82,9 @@ class Pipeline:
         if first is not None:
             raise first
 
-    def _take_in(self, item: Window | Phase) -> Block | None:
+    def _take_in(self, item: Window | Phase | Point) -> Block | None:
+        if isinstance(item, Point):
+            return item.publish(self.results, self.drain.read(item.value))
         if isinstance(item, Phase):
             item.publish(self.results)
             return item.epoch_row()

@@ -6,12 +6,13 @@ import time
 import warnings
 from typing import Any
 
-from jaxlog.errors import HookError, LogArgumentError
+from jaxlog.errors import HookError, LogArgumentError, SchemaError
 from jaxlog.logs import Options
 from jaxlog.logs.schema import check_same_options
 from jaxlog.loop.batches import batch_size, other_size
-from jaxlog.loop.names import loader_suffix
+from jaxlog.loop.names import Key, loader_suffix
 from jaxlog.loop.phase import Phase
+from jaxlog.loop.settings import Settings
 from jaxlog.loop.step import LoopStep
 from jaxlog.loop.window import HostValue, Segment, Window
 
@@ -27,13 +28,16 @@ class Recorder:
         steps: the step functions of this stage.
         phase: the phase that is open, or ended but not yet written; None between.
         window: what was logged since the last fetch began.
+        group: batches of the current optimizer step that have ended.
         counts: batches seen by each loader over all phases, the x axis of evaluation steps.
     """
 
-    def __init__(self, stage: str, rows: int) -> None:
+    def __init__(self, stage: str, settings: Settings) -> None:
         """A stage in which nothing has happened."""
         self.stage = stage
-        self.rows = rows
+        self.rows = settings.window_steps
+        self.group = 0
+        self._size_of = settings.batch_size_fn
         self.steps: list[LoopStep] = []
         self.phase: Phase | None = None
         self.window: Window | None = None
@@ -44,6 +48,7 @@ class Recorder:
         self._batch: Any = None
         self._has_warned = False
         self._keys: dict[str, Options] = {}
+        self._tags: dict[str, str] = {}
 
     # ---- batches --------------------------------------------------------------------------------
 
@@ -55,11 +60,32 @@ class Recorder:
         """Begins a batch with the given x value."""
         window = self._window()
         window.steps.append(step)
-        window.sizes.append(batch_size(batch))
+        window.sizes.append(self._size(batch))
         window.times.append(time.time())
         self.in_batch = True
         self._batch = batch
         self.calls = 0
+
+    def _size(self, batch: Any) -> float | None:
+        if self._size_of is None:
+            return batch_size(batch)
+        size = self._size_of(batch)
+        if size is not None and not float(size) >= 0:
+            raise LogArgumentError(
+                f"Loop(batch_size_fn=...) returned {size!r}; return the batch's number of "
+                f"examples, or None where it has none"
+            )
+        return None if size is None else float(size)
+
+    @property
+    def writes_steps(self) -> bool:
+        """Whether anything per step is logged here that loggers are to get."""
+        return any(options.on_step and options.logger for options in self._keys.values())
+
+    @property
+    def size(self) -> float | None:
+        """The size of the running batch."""
+        return self._window().sizes[-1] if self.in_batch else None
 
     def end_batch(self) -> None:
         """Ends the batch."""
@@ -69,14 +95,14 @@ class Recorder:
     def take_window(self) -> Window | None:
         """The window so far, or None if it has nothing to say; a new one goes on after it.
 
-        A batch that is still running stands in both: as the last of the one, the first of the
-        other.
+        A batch or a group that is still running stands in both: as the last of the one, the first
+        of the other.
         """
         window = self._window()
         window.segments += [part for part in (step.take() for step in self.steps) if part]
-        window.is_open = self.in_batch
+        window.is_open = self.in_batch or self.group > 0
         self.window = fresh = Window(window.phase, window.loader, window.suffix)
-        if self.in_batch:
+        if window.is_open:
             fresh.continues = True
             fresh.steps = window.steps[-1:]
             fresh.sizes = window.sizes[-1:]
@@ -116,7 +142,11 @@ class Recorder:
                 f"weight in the mean over the epoch, is unknown; write log({name!r}, ..., "
                 f"batch_size=<number of examples>)"
             )
-        if not self._has_warned and (other := other_size(self._batch)) is not None:
+        if (
+            self._size_of is None
+            and not self._has_warned
+            and (other := other_size(self._batch)) is not None
+        ):
             self._has_warned = True
             warnings.warn(
                 f"log({name!r}, ..., on_epoch=True): arrays of the batch have leading dimensions "
@@ -138,9 +168,24 @@ class Recorder:
         window.host.append(HostValue(name, options, value, weight, len(window) - 1))
 
     def register(self, name: str, options: Options) -> None:
-        """Holds a key to one hook and one set of options in this stage.
+        """Holds a key to one hook and one set of options in this stage, and a tag to one key.
 
         Raises:
-            SchemaError: it was logged before with others.
+            SchemaError: it was logged before with others, or a forked key writes the same tag.
         """
-        check_same_options(name, self._keys.setdefault(name, options), options)
+        if name in self._keys:
+            check_same_options(name, self._keys[name], options)
+            return
+        key = Key(name, options, "")
+        tags = {key.bare} | ({key.step_tag, key.epoch_tag} if options.forks else set())
+        for tag in tags:
+            if tag in self._tags:
+                other = self._tags[tag]
+                forked, plain = (name, other) if options.forks else (other, name)
+                raise SchemaError(
+                    f"{plain!r} is logged beside {forked!r}, which on_step=True and on_epoch=True "
+                    f"fork into '{forked}_step' and '{forked}_epoch': both write {tag!r}; give "
+                    f"one of them another name"
+                )
+        self._keys[name] = options
+        self._tags |= dict.fromkeys(tags, name)

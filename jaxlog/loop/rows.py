@@ -18,34 +18,82 @@ EPOCH = "epoch"
 STEP = "step"
 
 
+_FOLD: dict[str, np.ufunc] = {"sum": np.add, "min": np.minimum, "max": np.maximum}
+
+
 @dataclasses.dataclass
 class Table:
-    """Values by tag and batch; arrays of shape `(n,)`, absent where nothing was logged.
+    """Values by tag and row; arrays of shape `(n,)`, absent where nothing was logged.
 
     Attributes:
-        size: number of batches, n.
+        size: number of rows, n.
         values: tag to values, float64.
-        present: tag to which batches logged it, bool.
+        present: tag to which rows logged it, bool.
         keys: tag to the key it stands for; a tag carried over from the window before has none.
+        sums: tag to weighted sums, of means that several batches of one row share.
+        weights: tag to the weights of those.
     """
 
     size: int
     values: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     present: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     keys: dict[str, Key] = dataclasses.field(default_factory=dict)
+    sums: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-    def set_key(self, key: Key, batches: np.ndarray, values: np.ndarray) -> None:
+    def set_key(self, key: Key, rows: np.ndarray, values: np.ndarray) -> None:
         """`set` for the per-step values of a key."""
         self.keys[key.step_tag] = key
-        self.set(key.step_tag, batches, values)
+        self.set(key.step_tag, rows, values)
 
-    def set(self, tag: str, batches: np.ndarray, values: np.ndarray) -> None:
-        """Sets the values of some batches; of two for one batch, the later stays."""
+    def set(self, tag: str, rows: np.ndarray, values: np.ndarray) -> None:
+        """Sets the values of some rows; of two for one row, the later stays."""
         if tag not in self.values:
             self.values[tag] = np.zeros(self.size)
             self.present[tag] = np.zeros(self.size, bool)
-        self.values[tag][batches] = values
-        self.present[tag][batches] = True
+        self.values[tag][rows] = values
+        self.present[tag][rows] = True
+
+    def fold_key(self, key: Key, rows: np.ndarray, values: np.ndarray, weights: np.ndarray) -> None:
+        """Adds to the values of some rows by the key's reduction.
+
+        Args:
+            key: what was logged.
+            rows: where, int, shape `(m,)`; several may name one row.
+            values: what, shape `(m,)`.
+            weights: of means, shape `(m,)`.
+        """
+        tag, reduction = key.step_tag, key.options.reduce_fx
+        if reduction == "mean":
+            sums = self.sums.setdefault(tag, np.zeros(self.size))
+            total = self.weights.setdefault(tag, np.zeros(self.size))
+            np.add.at(sums, rows, values * weights)
+            np.add.at(total, rows, weights)
+            touched = np.unique(rows)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                self.set_key(key, touched, sums[touched] / total[touched])
+            return
+        for row, value in zip(rows, values, strict=True):
+            if tag in self.values and self.present[tag][row]:
+                value = _FOLD[reduction](self.values[tag][row], value)  # noqa: PLW2901 - folded in
+            self.set_key(key, np.array([row]), np.array([value]))
+
+    def last_row(self) -> Table:
+        """The last row as a table of its own, for `carry`."""
+        kept = {tag for tag, present in self.present.items() if present[-1]}
+        parts = (self.values, self.present, self.sums, self.weights)
+        values, present, sums, weights = (
+            {tag: x[-1:] for tag, x in part.items() if tag in kept} for part in parts
+        )
+        return Table(1, values, present, {}, sums, weights)
+
+    def carry(self, row: Table) -> None:
+        """Begins the first row with what the window before logged of it."""
+        for tag, value in row.values.items():
+            self.set(tag, np.zeros(1, int), value)
+        for mine, theirs in ((self.sums, row.sums), (self.weights, row.weights)):
+            for tag, value in theirs.items():
+                mine[tag] = np.concatenate([value, np.zeros(self.size - 1)])
 
     def last(self, tag: str, chosen: np.ndarray | None = None) -> float | None:
         """The latest value of a tag, among the chosen batches if given."""
@@ -53,18 +101,11 @@ class Table:
         where = np.flatnonzero(present)
         return float(self.values[tag][where[-1]]) if len(where) else None
 
-    def row(self, batch: int) -> dict[str, float]:
-        """What one batch logged."""
-        return {tag: float(self.values[tag][batch]) for tag in self.values if self.has(tag, batch)}
-
-    def has(self, tag: str, batch: int) -> bool:
-        """Whether a batch logged a tag."""
-        return bool(self.present[tag][batch])
-
     def without(self, tags: Collection[str]) -> Table:
         """This table without some tags."""
-        values = {tag: x for tag, x in self.values.items() if tag not in tags}
-        return Table(self.size, values, {tag: self.present[tag] for tag in values})
+        parts = (self.values, self.present, self.keys, self.sums, self.weights)
+        shown = [{tag: x for tag, x in part.items() if tag not in tags} for part in parts]
+        return Table(self.size, *shown)
 
     def block(
         self, chosen: np.ndarray, steps: np.ndarray, times: np.ndarray, epoch: float | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from jaxlog.loop.batches import Loader
 from jaxlog.loop.phase import Phase
 from jaxlog.loop.recorder import Recorder
 from jaxlog.loop.resume import FORMAT
+from jaxlog.loop.settings import Settings
 
 if TYPE_CHECKING:
     from jaxlog.loop.loop import Loop
@@ -33,17 +35,22 @@ class Run:
         in_fit: whether an epoch is running.
         num_epochs: how many epochs `epochs` was asked for; None outside.
         epochs_done: how many of those are finished.
+        should_stop: set by callbacks: no further epoch begins.
+        sanity_checking: whether validation runs whose values are thrown away.
         loader: the loader being read, None outside of phases.
         dataloader_idx: its index.
         closed: whether the loop was closed.
         interrupted: whether an error leaves the loop, so that no more hooks run.
     """
 
-    def __init__(self, loop: Loop, rows: int, window_secs: float) -> None:
+    def __init__(self, loop: Loop, settings: Settings) -> None:
         """A run before its first epoch."""
         self.global_step = 0
         self.current_epoch = 0
-        self.recorders = {stage: Recorder(stage, rows) for stage in _PREFIX}
+        self.settings = settings
+        self.recorders = {stage: Recorder(stage, settings) for stage in _PREFIX}
+        self.should_stop = False
+        self.sanity_checking = False
         self.stack: list[Recorder] = []
         self.in_fit = False
         self.num_epochs: int | None = None
@@ -57,7 +64,6 @@ class Run:
         self._settling = False
         self._implicit = False
         self._loop = loop
-        self._window_secs = window_secs
 
     # ---- epochs ---------------------------------------------------------------------------------
 
@@ -76,12 +82,15 @@ class Run:
         self.num_epochs = count
         try:
             self._begin_fit()
+            self.should_stop = False
             for done in range(count):
                 self.epochs_done = done
                 yield self.current_epoch
                 self._check_open()
                 self.settle()
                 self.end_epoch(trained=False)
+                if self.should_stop:
+                    break
         except GeneratorExit:
             self._fit_left = True  # see `settle`
             raise
@@ -104,6 +113,7 @@ class Run:
         self.end_epoch()
         self.in_fit = False
         self.recorders["train"].phase = None
+        self._warn_if_silent()
         self._loop.fire("on_train_end")
         self._loop.fire("on_fit_end")
 
@@ -129,6 +139,16 @@ class Run:
         self.current_epoch += 1
         if self.in_fit:
             self._open_phase(recorder)
+
+    def _warn_if_silent(self) -> None:
+        every, recorder = self.settings.log_every_n_steps, self.recorders["train"]
+        if self._loop.loggers and recorder.writes_steps and 0 < self.global_step < every:
+            warnings.warn(
+                f"training ended after {self.global_step} steps, before the first row at "
+                f"log_every_n_steps={every}: no value per step was written; write "
+                f"Loop(log_every_n_steps={self.global_step}) or less to see them",
+                stacklevel=3,
+            )
 
     def _end_implicit_fit(self) -> None:
         """Ends what a `train` outside of `epochs` began."""
@@ -172,12 +192,27 @@ class Run:
         prefix = _PREFIX[stage]
         self._open_phase(recorder)
         with self._running(recorder):
-            self._loop.fire(f"{prefix}_start")
-            self._loop.fire(f"{prefix}_epoch_start")
+            self._fire(f"{prefix}_start")
+            self._fire(f"{prefix}_epoch_start")
             for index, loader in enumerate(loaders):
                 recorder.open_loader(self._phase(recorder), index, loader.label, len(loaders))
                 yield from self._batches(recorder, loader, index)
                 self.swap(recorder)
+
+    def sanity_check(self, loaders: Sequence[Loader]) -> Iterator[Any]:
+        """As `evaluate("validate", ...)`, but nothing that it logs is kept."""
+        self.settle()
+        if self.stack:
+            raise LoopError("loop.sanity_check(...) inside a phase; call it before training")
+        self.sanity_checking = True
+        try:
+            self._loop.fire("on_sanity_check_start")
+            yield from self.evaluate("validate", loaders)
+            self._loop.fire("on_sanity_check_end")
+        finally:
+            self.settle()
+            self.seal("validate")
+            self.sanity_checking = False
 
     @contextlib.contextmanager
     def _running(self, recorder: Recorder) -> Iterator[None]:
@@ -190,21 +225,29 @@ class Run:
             # error raised here would go nowhere, so nothing is done that could raise one.
             if not self.closed:
                 self._remove(recorder)
-                self._left.append((recorder, self._end()))
+                self._left.append((recorder, self._end(recorder)))
             raise
         except BaseException:
             if not self.closed:
                 self._remove(recorder)
-                self._phase(recorder).end = self._end()
+                self._phase(recorder).end = self._end(recorder)
                 self.swap(recorder)
             raise
-        self._end_phase(recorder, self._end())
+        self._end_phase(recorder, self._end(recorder))
+
+    def _fire(self, hook: str, *args: Any) -> None:
+        """Calls an evaluation hook; in a sanity check there is nothing for callbacks to look at."""
+        if not self.sanity_checking:
+            self._loop.fire(hook, *args)
 
     def _remove(self, recorder: Recorder) -> None:
         self.stack.remove(recorder)
         self.loader = None
 
-    def _end(self) -> tuple[int, float]:
+    def _end(self, recorder: Recorder) -> tuple[int, float]:
+        if recorder.group:  # the data ran out before the group of batches was full
+            recorder.group = 0
+            self.global_step += 1
         return self.last_finished_step(), time.time()
 
     def _end_phase(self, recorder: Recorder, end: tuple[int, float]) -> None:
@@ -216,8 +259,8 @@ class Run:
             self._phase(recorder).end = end
         if recorder.stage != "train":
             prefix = _PREFIX[recorder.stage]
-            self._loop.fire(f"{prefix}_epoch_end")
-            self._loop.fire(f"{prefix}_end")
+            self._fire(f"{prefix}_epoch_end")
+            self._fire(f"{prefix}_end")
 
     def settle(self) -> None:
         """Ends, with their hooks, the phases that were left by break.
@@ -242,7 +285,7 @@ class Run:
         prefix = _PREFIX[recorder.stage]
         training = recorder.stage == "train"
         which = () if training else (index,)
-        fire = self._loop.fire
+        fire = self._fire
         for batch_idx, batch in enumerate(loader.batches):
             if training:
                 self.seal("validate")
@@ -265,7 +308,12 @@ class Run:
 
     def _end_batch(self, recorder: Recorder, index: int) -> None:
         if recorder.calls and recorder.stage == "train":
-            self.global_step += 1
+            recorder.group += 1
+            if recorder.group == self.settings.accumulate_grad_batches:
+                recorder.group = 0
+                self.global_step += 1
+        elif self.sanity_checking:
+            pass
         elif recorder.calls:
             recorder.counts[index] = recorder.counts.get(index, 0) + 1
         recorder.end_batch()
@@ -275,7 +323,9 @@ class Run:
         assert window is not None  # batches stand in a window
         is_full = len(window) >= recorder.rows
         # Several processes must swap at the same steps, and their clocks differ.
-        is_late = window.times[-1] - window.times[0] > self._window_secs
+        is_late = window.times[-1] - window.times[0] > self.settings.window_secs
+        if recorder.group:
+            return  # a row is not torn where it need not be
         if is_full or (is_late and jax.process_count() == 1):
             self.swap(recorder)
 
@@ -294,8 +344,13 @@ class Run:
             )
 
     def _open_phase(self, recorder: Recorder) -> None:
-        every = self._loop.log_every_n_steps
-        recorder.phase = Phase(recorder.stage, self.current_epoch, every)
+        recorder.phase = Phase(
+            recorder.stage,
+            self.current_epoch,
+            self.settings,
+            self._loop.pipeline.watch,
+            is_silent=self.sanity_checking,
+        )
         self._loop.restore(recorder.phase)
 
     def _phase(self, recorder: Recorder) -> Phase:
@@ -307,7 +362,7 @@ class Run:
         if not self.in_fit:
             return self.global_step
         recorder = self.recorders["train"]
-        running = recorder.in_batch and recorder.calls > 0
+        running = (recorder.in_batch and recorder.calls > 0) or recorder.group > 0
         return max(self.global_step - (0 if running else 1), 0)
 
     def swap(self, recorder: Recorder) -> None:
@@ -355,7 +410,7 @@ class Run:
             if recorder.in_batch:
                 self._end_batch(recorder, self.dataloader_idx)
             self._fetch(recorder)
-            self._phase(recorder).end = self._end()
+            self._phase(recorder).end = self._end(recorder)
         for recorder, end in self._left:
             self._phase(recorder).end = end
         self.stack.clear()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import jax
 
+from jaxlog.loop.nonfinite import NonFinite
 from jaxlog.loop.pipeline import Pipeline
 from jaxlog.loop.progress import ProgressValues
 from jaxlog.loop.run import Run
@@ -47,6 +48,44 @@ class Status:
         return self._progress.latest()
 
     # ---- where the loop stands ------------------------------------------------------------------
+
+    @property
+    def nonfinite(self) -> Mapping[str, NonFinite]:
+        """By name, how often a value was NaN or infinite, and at which step first."""
+        self._run.sync()
+        return types.MappingProxyType(dict(self.pipeline.watch.found))
+
+    @property
+    def blocked_secs(self) -> float:
+        """Seconds the loop has spent waiting for fetched values and handing them to loggers."""
+        return self.pipeline.blocked_secs
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether `epochs` ends after this epoch; callbacks may set it."""
+        return self._run.should_stop
+
+    @should_stop.setter
+    def should_stop(self, value: bool) -> None:
+        self._run.should_stop = value
+
+    @property
+    def sanity_checking(self) -> bool:
+        """Whether `sanity_check` is running."""
+        return self._run.sanity_checking
+
+    @property
+    def is_logging_step(self) -> bool:
+        """Whether the row of the running training batch is one that is written."""
+        settings, group = self._run.settings, self._run.recorders["train"].group
+        every = settings.log_every_n_steps
+        is_last = group + 1 == settings.accumulate_grad_batches
+        return bool(every) and is_last and (self.global_step + 1) % every == 0
+
+    @property
+    def batch_size(self) -> float | None:
+        """The size of the running batch; None where it has no array, or none is running."""
+        return self._run.stack[-1].size if self._run.stack else None
 
     @property
     def global_step(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class Window:
         times: wall time of each batch, seconds since the epoch.
         segments: what step functions logged.
         host: what `loop.log` logged in batches.
-        is_open: whether the last batch is still running.
+        is_open: whether the last row is not complete: its batch, or its group, still runs.
         continues: whether the first batch was the open one of the window before.
     """
 
@@ -78,6 +79,30 @@ class Window:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    @functools.cached_property
+    def row_of(self) -> np.ndarray:
+        """The row of each batch, int: batches of one optimizer step share one."""
+        steps = np.asarray(self.steps, np.int64)
+        return np.cumsum(np.diff(steps, prepend=steps[:1]) != 0)
+
+    @functools.cached_property
+    def rows(self) -> np.ndarray:
+        """The x value of each row: int64."""
+        rows = np.zeros(int(self.row_of[-1]) + 1, np.int64)
+        rows[self.row_of] = self.steps
+        return rows
+
+    @property
+    def row_times(self) -> np.ndarray:
+        """The wall time of the last batch of each row, seconds since the epoch."""
+        times = np.zeros(len(self.rows))
+        times[self.row_of] = self.times
+        return times
+
+    def steps_of(self, batches: np.ndarray) -> np.ndarray:
+        """The x values of some batches: int64."""
+        return np.asarray(self.steps, np.int64)[batches]
 
     def sizes_of(self, batches: np.ndarray) -> np.ndarray:
         """Batch sizes as weights: float64; 1 for a batch that has no array."""

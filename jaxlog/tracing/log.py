@@ -30,6 +30,7 @@ def log(
     batch_size: Any = None,
     rank_zero_only: bool = False,
     mask: Any = None,
+    nan_policy: str | None = None,
 ) -> None:
     """Records a value, from anywhere in a traced step; returns nothing.
 
@@ -59,6 +60,8 @@ def log(
         rank_zero_only: take the value of process 0 and never synchronise.
         mask: bool, of the value's shape or broadcasting with it. False elements do not count, not
             even as NaN; a mean over an array weighs by the number of True.
+        nan_policy: what a `Loop` does with a NaN or infinite value: `"keep"` it, `"skip"` the step,
+            or `"raise"` once the value has arrived. Default: as the loop says.
 
     Raises:
         LogArgumentError: a value, name or option that cannot be logged; at trace time.
@@ -91,6 +94,7 @@ def log(
         batch_size=batch_size,
         rank_zero_only=rank_zero_only,
         mask=mask,
+        nan_policy=nan_policy,
     )
     if is_captured():
         logged = lower_call(name, value, checked, batch_size=batch_size, mask=mask)

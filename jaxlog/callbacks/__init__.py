@@ -1,0 +1,8 @@
+"""Callbacks that ship: plain users of a loop's hooks, as yours would be."""
+
+from jaxlog.callbacks.device_stats import DeviceStatsMonitor
+from jaxlog.callbacks.early_stopping import EarlyStopping
+from jaxlog.callbacks.learning_rate import LearningRateMonitor
+from jaxlog.callbacks.throughput import ThroughputMonitor
+
+__all__ = ["DeviceStatsMonitor", "EarlyStopping", "LearningRateMonitor", "ThroughputMonitor"]

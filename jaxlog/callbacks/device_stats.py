@@ -1,0 +1,62 @@
+"""Logs the memory of the accelerators."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from jaxlog.loop import Callback, Loop
+
+__all__ = ["DeviceStatsMonitor"]
+
+
+class DeviceStatsMonitor(Callback):
+    """Logs the memory statistics of this process's devices, at the steps that are written.
+
+    Tags are `device_0/bytes_in_use`, `device_0/peak_bytes_in_use` and so on, for what the backend
+    reports. A backend that reports nothing (CPU) is named once in a warning.
+
+    Args:
+        statistics: which of the backend's statistics to log, in bytes or counts.
+        devices: lists the devices to look at.
+
+    Example:
+        >>> import jaxlog
+        >>> loop = jaxlog.Loop(logger=False, callbacks=[jaxlog.DeviceStatsMonitor()])
+    """
+
+    def __init__(
+        self,
+        statistics: Sequence[str] = ("bytes_in_use", "peak_bytes_in_use", "bytes_limit"),
+        *,
+        devices: Callable[[], Sequence[Any]] = jax.local_devices,
+    ) -> None:
+        self.statistics = tuple(statistics)
+        self._list_devices = devices
+        self._devices: list[tuple[int, Any]] = []
+
+    def on_train_start(self, loop: Loop) -> None:
+        """Finds out which devices have statistics."""
+        del loop
+        devices = self._list_devices()
+        self._devices = [(i, d) for i, d in enumerate(devices) if d.memory_stats()]
+        if not self._devices:
+            warnings.warn(
+                f"DeviceStatsMonitor(): the {devices[0].platform} backend reports no memory "
+                f"statistics, so there is nothing to log; leave the callback out here",
+                stacklevel=2,
+            )
+
+    def on_train_batch_end(self, loop: Loop, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Logs what the devices report now."""
+        del outputs, batch, batch_idx
+        if not loop.is_logging_step:
+            return
+        for index, device in self._devices:
+            reported = device.memory_stats()
+            for statistic in self.statistics:
+                if statistic in reported:
+                    loop.log(f"device_{index}/{statistic}", reported[statistic])
