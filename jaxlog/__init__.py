@@ -42,7 +42,7 @@ from jaxlog.errors import (
 )
 from jaxlog.loggers import CSVLogger, Logger, MemoryLogger, TensorBoardLogger
 from jaxlog.logs import Logs
-from jaxlog.loop import Callback, Loop
+from jaxlog.loop import Callback, Loop, NonFinite
 from jaxlog.metrics import Accuracy, Last, Max, Mean, Metric, Min, Sum, state
 from jaxlog.progress import TqdmProgressBar
 from jaxlog.reading import plot_scalars, read_scalars
@@ -73,6 +73,7 @@ __all__ = [
     "Metric",
     "Min",
     "MissingDependencyError",
+    "NonFinite",
     "NonFiniteError",
     "ReadError",
     "SchemaError",

@@ -2,5 +2,6 @@
 
 from jaxlog.loop.callbacks import Callback
 from jaxlog.loop.loop import Loop
+from jaxlog.loop.nonfinite import NonFinite
 
-__all__ = ["Callback", "Loop"]
+__all__ = ["Callback", "Loop", "NonFinite"]

@@ -22,6 +22,15 @@ class NonFinite:
     Attributes:
         count: in how many steps.
         first_step: the first of them.
+
+    Example:
+        >>> import jaxlog
+        >>> loop = jaxlog.Loop(logger=False, progress_bar=False, nan_policy="skip")
+        >>> with loop:
+        ...     for x in loop.train([1.0, float("nan")]):
+        ...         loop.log("loss", x)
+        >>> loop.nonfinite["loss"]
+        NonFinite(count=1, first_step=1)
     """
 
     count: int
