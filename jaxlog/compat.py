@@ -124,3 +124,28 @@ def traced_for(x: Any) -> str | None:
     """What the innermost trace of a tracer is for (`"jit"`, `"scan"`, ...), where JAX tells."""
     frame = getattr(getattr(x, "_trace", None), "frame", None)
     return getattr(getattr(frame, "debug_info", None), "traced_for", None)
+
+
+def varying_axes(x: Any) -> frozenset[str]:
+    """The manual mesh axes over which a value is known to differ; none where JAX does not check."""
+    aval = jax.typeof(x)
+    kind = getattr(aval, "manual_axis_type", None)
+    return frozenset(getattr(kind, "varying", None) or getattr(aval, "vma", None) or ())
+
+
+def to_varying(x: Any, axes: Sequence[str]) -> Any:
+    """`x` typed as if it differed over mesh axes, as a loop's carry inside shard_map must be.
+
+    `pcast` took the place of `pvary` after jax 0.8.0.
+    """
+    missing = tuple(axis for axis in axes if axis not in varying_axes(x))
+    if not missing:
+        return x
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(x, missing, to="varying")
+    return jax.lax.pvary(x, missing)
+
+
+def manual_axes(params: Mapping[str, Any]) -> frozenset[str]:
+    """The mesh axes that a shard_map equation makes manual; renamed in jax 0.9."""
+    return params["newly_manual_axes" if "newly_manual_axes" in params else "manual_axes"]

@@ -55,6 +55,11 @@ class Options:
     nan_policy: str | None = None
 
     @property
+    def syncs(self) -> bool:
+        """Whether values that differ between shards are reduced."""
+        return self.sync_dist and not self.rank_zero_only
+
+    @property
     def forks(self) -> bool:
         """Whether the name forks into `name_step` and `name_epoch`."""
         return self.on_step and self.on_epoch

@@ -1,8 +1,9 @@
 """How cells leave each higher-order primitive: one rule each.
 
-Loops carry them, branches return the union with neutral elements for the missing, and everything
-that runs its jaxpr once returns them. Rules build on public JAX functions where those say the same
-thing; where parameters must survive to the letter (remat) the primitive itself is bound again.
+Loops carry them, branches return the union with neutral elements for the missing, shard_map gives
+one set a shard, and everything that runs its jaxpr once returns them. Rules build on public JAX
+functions where those say the same thing; where parameters must survive to the letter (remat) the
+primitive itself is bound again.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 
-from jaxlog.compat import scan_sizes, unspecified_sharding, without_consts
+from jaxlog.compat import manual_axes, scan_sizes, unspecified_sharding, without_consts
 from jaxlog.errors import CaptureError
-from jaxlog.tracing.interpreter import Interpreter, Results, Rule
+from jaxlog.tracing.interpreter import Interpreter, Results, Rule, Shards
+from jaxlog.tracing.shards import fold_shards
 
 __all__ = ["RULES"]
 
@@ -92,6 +96,7 @@ def _cond(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
         return run
 
     index, *operands = args
+    interpreter.note_varying(list(missing), index)
     return lax.switch(index, [branch(jaxpr) for jaxpr in branches], *operands)
 
 
@@ -132,6 +137,30 @@ def _call(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
     return interpreter.run(eqn.params["call_jaxpr"], args)
 
 
+def _shard_map(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
+    params = eqn.params
+    mesh, manual = params["mesh"], manual_axes(params)
+    axes = tuple(axis for axis in mesh.axis_names if axis in manual)
+    shards = Shards({axis: mesh.shape[axis] for axis in axes}, params["check_vma"])
+
+    def run(*args: Any) -> Results:
+        with interpreter.sharded(shards):
+            outs, cells = interpreter.run(params["jaxpr"], args)
+        return outs, jax.tree.map(lambda x: jnp.asarray(x)[None], cells)
+
+    outs, cells = jax.shard_map(
+        run,
+        mesh=mesh,
+        in_specs=tuple(params["in_specs"]),
+        out_specs=(list(params["out_specs"]), PartitionSpec(axes)),
+        axis_names=set(axes),
+        check_vma=params["check_vma"],
+    )(*args)
+    return outs, {
+        name: fold_shards(interpreter.entries[name], one, shards) for name, one in cells.items()
+    }
+
+
 RULES: Mapping[str, Rule] = {
     "jit": _jit,
     "pjit": _jit,
@@ -142,6 +171,7 @@ RULES: Mapping[str, Rule] = {
     "checkpoint": _remat,
     "custom_jvp_call": _custom,
     "custom_vjp_call": _custom,
+    "shard_map": _shard_map,
     "closed_call": _call,
     "core_call": _call,
 }

@@ -6,22 +6,39 @@ with logs inside is rebuilt so that the cells leave it; `control_flow.py` holds 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax.extend.core import Literal
 
-from jaxlog.compat import bind_equation, equation_context, opened
-from jaxlog.logs.cells import StepCells, contribution, fold_axes, merge_steps, neutral
+from jaxlog.compat import bind_equation, equation_context, opened, to_varying, varying_axes
+from jaxlog.logs.cells import Cells, StepCells, contribution, fold_axes, merge_steps, neutral
 from jaxlog.logs.schema import Entry, Schema
 from jaxlog.tracing.primitive import log_p
 from jaxlog.tracing.sites import logs_inside, sites
 
-__all__ = ["Interpreter", "Rule"]
+__all__ = ["Interpreter", "Rule", "Shards"]
 
 Results = tuple[list[Any], StepCells]
 Rule = Callable[["Interpreter", Any, Sequence[Any]], Results]
+
+
+@dataclasses.dataclass
+class Shards:
+    """The shards of one shard_map while its body is traced.
+
+    Attributes:
+        sizes: how many shards there are along each manual mesh axis, in the order of the mesh.
+        checked: whether JAX tracks over which axes a value differs.
+        varying: by name, the axes over which what was logged is known to differ.
+    """
+
+    sizes: dict[str, int]
+    checked: bool
+    varying: dict[str, frozenset[str]] = dataclasses.field(default_factory=dict)
 
 
 class Interpreter:
@@ -36,6 +53,7 @@ class Interpreter:
         self.entries: dict[str, Entry] = {entry.name: entry for entry in schema}
         self._rules = rules
         self._jitted: dict[int, Any] = {}
+        self._shards: list[Shards] = []
 
     def run(self, jaxpr: Any, args: Sequence[Any]) -> Results:
         """`(results, cells)` of a jaxpr; cells hold every name it may log, and no other."""
@@ -71,7 +89,33 @@ class Interpreter:
             weight = next(rest) if call.weighted else None
             mask = next(rest) if call.masked else None
             cells = contribution(entry, operands[0], weight, mask)
-        return {call.name: fold_axes(entry, cells, leading)}
+        self.note_varying([call.name], *operands)
+        return {call.name: self._typed(fold_axes(entry, cells, leading))}
+
+    # ---- inside shard_map -----------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def sharded(self, shards: Shards) -> Iterator[None]:
+        """What runs inside runs once a shard."""
+        self._shards.append(shards)
+        try:
+            yield
+        finally:
+            self._shards.pop()
+
+    def note_varying(self, names: Sequence[str], *values: Any) -> None:
+        """Notes over which mesh axes what is logged under these names differs."""
+        for shards in self._shards[-1:]:
+            axes = frozenset().union(*map(varying_axes, values))
+            for name in names:
+                shards.varying[name] = shards.varying.get(name, frozenset()) | axes
+
+    def _typed(self, cells: Cells) -> Cells:
+        """Cells of one type, wherever in a shard_map they come from: loops carry them."""
+        if not self._shards or not self._shards[-1].checked:
+            return cells
+        axes = sorted(self._shards[-1].sizes)
+        return jax.tree.map(lambda x: to_varying(x, axes), cells)
 
     def merge(self, a: StepCells, b: StepCells) -> StepCells:
         """What was logged in `a`, then in `b`."""
@@ -83,7 +127,7 @@ class Interpreter:
 
     def neutral(self, names: Sequence[str]) -> StepCells:
         """Cells of those names, none of them logged."""
-        return {name: neutral(self.entries[name]) for name in names}
+        return {name: self._typed(neutral(self.entries[name])) for name in names}
 
     def jitted(self, eqn: Any, build: Callable[[Any], Any]) -> Any:
         """One jitted function for each jaxpr, so that a function called twice is traced once."""

@@ -52,15 +52,25 @@ def _has_logs(jaxpr: Any) -> bool:
     return any(logs_inside(eqn) for eqn in opened(jaxpr)[0].eqns)
 
 
-def sites(jaxpr: Any, *, repeated: bool = False, optional: bool = False) -> Iterator[Site]:
+def sites(
+    jaxpr: Any, *, repeated: bool = False, optional: bool = False, sharded: bool = False
+) -> Iterator[Site]:
     """The log equations of a jaxpr, in program order.
+
+    Args:
+        jaxpr: what to walk.
+        repeated: whether a step reaches it more than once.
+        optional: whether a step may not reach it.
+        sharded: whether it runs once a shard.
 
     Raises:
         CaptureError: a log inside a primitive that capture cannot see through.
     """
     for eqn in opened(jaxpr)[0].eqns:
         if eqn.primitive is log_p:
-            yield _site(eqn, repeated=repeated, optional=optional)
+            # Shards are reduced only where sync_dist asks for it; else the first one speaks.
+            several = repeated or (sharded and eqn.params["call"].options.syncs)
+            yield _site(eqn, repeated=several, optional=optional)
             continue
         if not logs_inside(eqn):
             continue
@@ -75,10 +85,17 @@ def sites(jaxpr: Any, *, repeated: bool = False, optional: bool = False) -> Iter
             again, maybe, inner = True, True, [eqn.params["body_jaxpr"]]
         elif kind == "cond":
             again, maybe, inner = False, True, list(eqn.params["branches"])
+        elif kind == "shard_map":
+            again, maybe, inner = False, False, [eqn.params["jaxpr"]]
         else:
             raise _cannot_see_through(eqn)
         for part in inner:
-            yield from sites(part, repeated=repeated or again, optional=optional or maybe)
+            yield from sites(
+                part,
+                repeated=repeated or again,
+                optional=optional or maybe,
+                sharded=sharded or kind == "shard_map",
+            )
 
 
 def _site(eqn: Any, *, repeated: bool, optional: bool) -> Site:
