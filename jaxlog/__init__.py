@@ -46,7 +46,7 @@ from jaxlog.loop import Callback, Loop, NonFinite
 from jaxlog.metrics import Accuracy, Last, Max, Mean, Metric, Min, Sum, state
 from jaxlog.progress import TqdmProgressBar
 from jaxlog.reading import plot_scalars, read_scalars
-from jaxlog.tracing import capture, hook, log, log_dict
+from jaxlog.tracing import capture, hook, log, log_dict, log_gradient
 
 __version__ = _version("jaxlog")
 
@@ -86,6 +86,7 @@ __all__ = [
     "hook",
     "log",
     "log_dict",
+    "log_gradient",
     "plot_scalars",
     "read_scalars",
     "state",

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxlog.compat import manual_axes, scan_sizes, unspecified_sharding, without_consts
+from jaxlog.compat import manual_axes, opened, scan_sizes, unspecified_sharding, without_consts
 from jaxlog.errors import CaptureError
 from jaxlog.tracing.interpreter import Interpreter, Results, Rule, Shards
 from jaxlog.tracing.shards import fold_shards
@@ -71,17 +71,30 @@ def _while(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
     cond_consts, body_consts = args[:in_cond], args[in_cond : in_cond + in_body]
     names = interpreter.names(params["body_jaxpr"])
 
-    def proceed(state: Any) -> Any:
-        carry, _ = state
+    def going(carry: Sequence[Any]) -> Any:
         return interpreter.run(params["cond_jaxpr"], [*cond_consts, *carry])[0][0]
+
+    # Under vmap the verdict has an axis: the loop runs until the last lane is done, and the others
+    # keep what they had. lax.while_loop takes one verdict, so both are written out here.
+    def proceed(state: Any) -> Any:
+        verdict = going(state[0])
+        return verdict.any() if verdict.ndim else verdict
 
     def body(state: Any) -> Any:
         carry, cells = state
         outs, logged = interpreter.run(params["body_jaxpr"], [*body_consts, *carry])
+        if opened(params["cond_jaxpr"])[0].outvars[0].aval.ndim:
+            verdict = going(carry)
+            outs = [_where(verdict, new, old) for new, old in zip(outs, carry, strict=True)]
         return outs, interpreter.merge(cells, logged)
 
     start = (list(args[in_cond + in_body :]), interpreter.neutral(names))
     return lax.while_loop(proceed, body, start)
+
+
+def _where(verdict: Any, new: Any, old: Any) -> Any:
+    """`new` in the lanes that go on; the verdict's axes are the first of each operand."""
+    return lax.select(lax.broadcast_in_dim(verdict, new.shape, range(verdict.ndim)), new, old)
 
 
 def _cond(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
@@ -173,5 +186,6 @@ RULES: Mapping[str, Rule] = {
     "custom_vjp_call": _custom,
     "shard_map": _shard_map,
     "closed_call": _call,
+    "eval_jaxpr": _call,
     "core_call": _call,
 }

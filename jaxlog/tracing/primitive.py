@@ -16,9 +16,10 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxlog.compat import debug_effect_type
+from jaxlog.errors import CaptureError
 from jaxlog.logs.lowering import LogCall
 
-__all__ = ["log_p"]
+__all__ = ["log_p", "to_front"]
 
 _DebugEffect: Any = debug_effect_type()
 
@@ -57,16 +58,29 @@ def _jvp(
     return [], []
 
 
+def to_front(operands: Sequence[Any], axes: Sequence[Any]) -> list[Any]:
+    """Operands with their mapped axis first; those that are not mapped are repeated along it."""
+    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
+    return [
+        jnp.broadcast_to(x, (size, *jnp.shape(x))) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(operands, axes, strict=True)
+    ]
+
+
+def _transpose(cotangents: Sequence[Any], *operands: Any, call: LogCall) -> list[Any]:
+    """Reached where the value is a tangent, as in the rule of a custom_jvp."""
+    del cotangents, operands
+    raise CaptureError(
+        f"{call.name!r} logs a tangent, which reverse mode (grad, vjp) never computes: it goes "
+        f"from the result backwards; log a primal value, or log the gradient where grad returns it"
+    )
+
+
 def _batch(
     operands: Sequence[Any], axes: Sequence[Any], *, call: LogCall
 ) -> tuple[list[Any], list[Any]]:
     """Mapped axes gather at the front of every operand; capture folds them."""
-    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
-    front = [
-        jnp.broadcast_to(x, (size, *jnp.shape(x))) if axis is None else jnp.moveaxis(x, axis, 0)
-        for x, axis in zip(operands, axes, strict=True)
-    ]
-    log_p.bind(*front, call=call)
+    log_p.bind(*to_front(operands, axes), call=call)
     return [], []
 
 
@@ -77,5 +91,6 @@ def _lower(context: Any, *operands: Any, call: LogCall) -> list[Any]:
 
 
 ad.primitive_jvps[log_p] = _jvp
+ad.primitive_transposes[log_p] = _transpose
 batching.primitive_batchers[log_p] = _batch
 mlir.register_lowering(log_p, _lower)

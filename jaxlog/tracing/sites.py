@@ -19,7 +19,7 @@ __all__ = ["INLINED", "Site", "logs_inside", "schema_of", "sites", "subjaxprs"]
 
 # Primitives that run their one jaxpr exactly once.
 INLINED = frozenset(
-    {"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint"}
+    {"jit", "pjit", "closed_call", "core_call", "eval_jaxpr", "remat2", "checkpoint"}
     | {"custom_jvp_call", "custom_vjp_call"}
 )
 
