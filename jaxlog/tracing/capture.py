@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -57,6 +58,9 @@ def capture(
     jitted, scanned, vmapped and donated like any other function. `captured.init(*args, **kwargs)`
     gives the first logs by abstract tracing; it compiles and runs nothing.
 
+    Means weigh a step by its batch size: the leading dimension of the first array in the keyword
+    argument `batch`, else in the last argument that holds an array with axes.
+
     Args:
         fn: the function; arrays in its arguments are traced, every other leaf is static.
         hook: whose defaults its log calls take.
@@ -100,6 +104,7 @@ class Captured:
             )
         resolve_flags("anything", find_hook(hook), on_step=None, on_epoch=None)
         functools.update_wrapper(self, fn, updated=())
+        self.__signature__ = _with_logs(fn)
         self._fn = fn
         self._hook = hook
         self._rows = rows
@@ -134,7 +139,13 @@ class Captured:
             SchemaError: the function logs other keys than the logs have room for.
             LogArgumentError: the first argument is no `Logs`.
         """
-        logs, _, out = self.step(logs, self.trace(args, kwargs), batch_size=_leading(args))
+        if not isinstance(logs, Logs):
+            raise LogArgumentError(
+                f"captured({type(logs).__name__}, ...): the first argument is the logs; write "
+                f"logs, out = captured(logs, *args), with logs = captured.init(*args) at first"
+            )
+        batch_size = _leading(args, kwargs)
+        logs, _, out = self.step(logs, self.trace(args, kwargs), batch_size=batch_size)
         return logs, out
 
     def trace(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Traced:
@@ -166,11 +177,6 @@ class Captured:
         self, logs: Logs, traced: _Traced, *, batch_size: float = 1.0
     ) -> tuple[Logs, jax.Array, Any]:
         """`(logs after the step, the step's packed row, what the function returns)`."""
-        if not isinstance(logs, Logs):
-            raise LogArgumentError(
-                f"captured({type(logs).__name__}, ...): the first argument is the logs; write "
-                f"logs, out = captured(logs, *args), with logs = captured.init(*args) at first"
-            )
         try:
             _check_room(logs.schema, traced.schema)
         except SchemaMismatchError:
@@ -221,10 +227,33 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
 
 
-def _leading(args: Sequence[Any]) -> float:
-    """The batch size: the leading dimension of the first array in the last argument with one."""
-    for arg in reversed(args):
+def _leading(args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+    """The batch size: the leading dimension of the first array in the batch.
+
+    The batch is what is called so by name, else the last argument that holds an array with axes.
+    """
+    named = [kwargs["batch"]] if "batch" in kwargs else []
+    for arg in [*named, *reversed(args), *reversed(list(kwargs.values()))]:
         for leaf in jax.tree.leaves(arg):
             if _is_array(leaf) and jnp.ndim(leaf) > 0:
                 return float(jnp.shape(leaf)[0])
     return 1.0
+
+
+def _with_logs(fn: Callable[..., Any]) -> inspect.Signature | None:
+    """The signature with the logs in front: `jax.jit` counts arguments and finds names by it.
+
+    None where Python knows no signature of `fn`; then `Captured.__call__` stands for itself.
+    """
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):
+        return None
+    name = "logs"
+    while name in signature.parameters:
+        name = f"_{name}"
+    logs = inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY)
+    return signature.replace(
+        parameters=[logs, *signature.parameters.values()],
+        return_annotation=inspect.Signature.empty,
+    )
