@@ -100,6 +100,10 @@ def equation_context(eqn: Any) -> Iterator[None]:
         yield
 
 
+# The user's line is the one that called jaxlog, not one of jaxlog's own.
+source_info_util.register_exclusion(__file__.rsplit("compat", 1)[0])
+
+
 def where_logged(eqn: Any) -> str:
     """File and line of the user's code that made the equation."""
     return source_info_util.summarize(eqn.source_info)
@@ -143,7 +147,15 @@ def to_varying(x: Any, axes: Sequence[str]) -> Any:
         return x
     if hasattr(jax.lax, "pcast"):
         return jax.lax.pcast(x, missing, to="varying")
-    return jax.lax.pvary(x, missing)
+    return getattr(jax.lax, "pvary")(x, missing)  # noqa: B009 - newer stubs know no such name
+
+
+def replicated(tree: Any, mesh: Any) -> Any:
+    """Arrays that every device holds whole, where the mesh has explicit axes; else as they are."""
+    explicit = any(kind == jax.sharding.AxisType.Explicit for kind in mesh.axis_types)
+    if not explicit:
+        return tree
+    return jax.sharding.reshard(tree, jax.sharding.PartitionSpec())
 
 
 def manual_axes(params: Mapping[str, Any]) -> frozenset[str]:

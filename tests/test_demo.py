@@ -99,6 +99,7 @@ def ask(address: str, path: str, **query: str) -> Any:
 def test_tensorboard_serves_the_run(server: str, run: tuple[pathlib.Path, str, str]) -> None:
     name = "digits/version_0"
     served: dict[str, Any] = {}
+    series: list[Any] = []
     for _ in range(20_000):  # it loads in the background; each question takes milliseconds
         served = ask(server, "tags")
         series = ask(server, "scalars", run=name, tag="loss_epoch") if name in served else []

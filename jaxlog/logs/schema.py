@@ -24,7 +24,7 @@ epoch mean takes them in float64 and no program depends on them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from jaxlog.errors import SchemaError
@@ -49,7 +49,7 @@ class Options:
     reduce_fx: str = "mean"
     enable_graph: bool = False
     sync_dist: bool = False
-    sync_dist_group: Hashable = None
+    sync_dist_group: Any = None
     add_dataloader_idx: bool = True
     rank_zero_only: bool = False
     nan_policy: str | None = None

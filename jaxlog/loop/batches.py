@@ -30,8 +30,8 @@ def shapes_in(batch: Any) -> Iterator[tuple[int, ...]]:
     elif dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         for field in dataclasses.fields(batch):
             yield from shapes_in(getattr(batch, field.name))
-    elif hasattr(batch, "shape") and hasattr(batch, "__array__"):
-        yield tuple(batch.shape)
+    elif hasattr(batch, "__array__") and (shape := getattr(batch, "shape", None)) is not None:
+        yield tuple(shape)
 
 
 def batch_size(batch: Any) -> float | None:

@@ -27,6 +27,7 @@ from jaxlog.loop.settings import Settings, check_count
 from jaxlog.loop.status import Status
 from jaxlog.loop.step import LoopStep
 from jaxlog.loop.window import HostValue
+from jaxlog.metrics import Metric
 from jaxlog.progress import TqdmProgressBar
 
 __all__ = ["Loop"]
@@ -262,13 +263,13 @@ class Loop(Status):
         value = self.keep(value)
         checked = check_call(name, value, hook, batch_size=batch_size, **options)
         recorder = self._run.recorders[str(hook.stage)]  # hooks without one forbid logging
-        weight = None if batch_size is None else float(batch_size)
+        weight = None if batch_size is None else self.keep(batch_size)
         if hook.steps and recorder.in_batch:
-            recorder.register(name, checked)
+            recorder.register(name, checked, is_metric=isinstance(value, Metric))
             recorder.add_host(name, checked, value, weight)
         elif not hook.steps and recorder.phase is not None:
-            recorder.register(name, checked)
-            self.pipeline.drain.start(value)
+            recorder.register(name, checked, is_metric=isinstance(value, Metric))
+            self.pipeline.drain.start((value, weight))
             recorder.phase.deferred.append(HostValue(name, checked, value, weight))
         else:
             raise HookError(
@@ -369,7 +370,7 @@ class Loop(Status):
             self._run.finish()
         finally:
             try:
-                self.pipeline.close()
+                self.pipeline.close("failed" if self._run.interrupted else "success")
             finally:
                 self.fire("teardown")
 

@@ -36,6 +36,7 @@ class Phase:
         is_silent: whether nothing of it is kept (a sanity check).
         accumulators: epoch reductions by name and loader suffix.
         end: `(step, wall time)` once its data has run out, else None.
+        is_complete: whether its data ran out, rather than being left by break.
         deferred: what epoch hooks logged on the host, perhaps still on its way from the device.
         written: how many rows of per-step values were handed to the loggers.
     """
@@ -47,6 +48,7 @@ class Phase:
     is_silent: bool = False
     accumulators: dict[tuple[str, str], Accumulator] = dataclasses.field(default_factory=dict)
     end: tuple[int, float] | None = None
+    is_complete: bool = False
     deferred: list[HostValue] = dataclasses.field(default_factory=list)
     written: int = 0
     _open_row: Table | None = None
@@ -78,8 +80,9 @@ class Phase:
             for column in columns.values():
                 state = metrics.get(column.entry.name)
                 self._absorb_column(window, np.asarray(segment.batches), column, state, table)
-        for value, resolved in zip(window.host, host, strict=True):
-            self._absorb_host(window, value, resolved, table)
+        for value, (resolved, weight) in zip(window.host, host, strict=True):
+            known = dataclasses.replace(value, value=resolved, weight=weight)
+            self._absorb_host(window, known, table)
         return self._rows(window, table, results)
 
     def _absorb_column(
@@ -112,31 +115,30 @@ class Phase:
             else:
                 accumulator.add_metric(state)
 
-    def _absorb_host(self, window: Window, host: HostValue, resolved: Any, table: Table) -> None:
+    def _absorb_host(self, window: Window, host: HostValue, table: Table) -> None:
         """Takes in one `loop.log` call."""
         suffix = window.suffix if host.options.add_dataloader_idx else ""
         key, batch = Key(host.name, host.options, suffix), np.array([host.batch])
-        weight = float(window.sizes_of(batch)[0]) if host.weight is None else host.weight
-        value = np.array([_as_float(resolved)])
+        weight = host.weight if host.weight is not None else window.sizes_of(batch)[0]
+        value = np.array([_as_float(host.value)])
         if not self.watch.keep(key, value, window.steps_of(batch))[0]:
             return
         if host.options.on_epoch:
-            self.add_value(dataclasses.replace(host, weight=weight), resolved, suffix)
+            self.add_value(host, float(weight), suffix)
         if host.options.on_step:
             rows = window.row_of[batch]
             if self.settings.accumulate_grad_batches == 1:
                 table.set_key(key, rows, value)
             else:
-                table.fold_key(key, rows, value, np.array([weight]))
+                table.fold_key(key, rows, value, np.array([float(weight)]))
 
-    def add_value(self, host: HostValue, resolved: Any, suffix: str = "") -> None:
-        """Adds one host value to its epoch reduction; outside of batches it weighs 1."""
+    def add_value(self, host: HostValue, weight: float, suffix: str = "") -> None:
+        """Adds one host value to its epoch reduction."""
         accumulator = self.accumulator(host.name, host.options, suffix)
-        if isinstance(resolved, Metric):
-            accumulator.add_metric(resolved)
+        if isinstance(host.value, Metric):
+            accumulator.add_metric(host.value)
         else:
-            weight = 1.0 if host.weight is None else host.weight
-            accumulator.add_value(_as_float(resolved), weight)
+            accumulator.add_value(_as_float(host.value), weight)
 
     def accumulator(self, name: str, options: Options, suffix: str) -> Accumulator:
         """The reduction of one key, made when first asked for."""
@@ -174,7 +176,9 @@ class Phase:
         """Everything reduced over the epoch."""
         deferred, self.deferred = self.deferred, []
         for host in () if self.is_silent else deferred:
-            self.add_value(host, jax.tree.map(np.asarray, host.value))
+            value, weight = jax.tree.map(np.asarray, (host.value, host.weight))
+            known = dataclasses.replace(host, value=value)
+            self.add_value(known, 1.0 if weight is None else float(weight))
         for (name, suffix), accumulator in self.accumulators.items():
             if accumulator.options.on_epoch and not accumulator.is_empty:
                 yield Key(name, accumulator.options, suffix), accumulator.compute()

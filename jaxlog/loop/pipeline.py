@@ -98,10 +98,13 @@ class Pipeline:
             LoggerError: the first logger's error, after all had their turn.
         """
         self.process()
-        self._each(lambda logger: logger.flush())
+        self._each(lambda logger: _call(logger, "flush"))
 
-    def close(self) -> None:
+    def close(self, status: str = "success") -> None:
         """Flushes and closes every logger.
+
+        Args:
+            status: how the run ended, for loggers that keep it: `"success"` or `"failed"`.
 
         Raises:
             LoggerError: the first logger's error, after all had their turn.
@@ -109,7 +112,7 @@ class Pipeline:
         try:
             self.process()
         finally:
-            self._each(lambda logger: logger.close())
+            self._each(functools.partial(_close, status=status))
 
     def _each(self, action: Any) -> None:
         first: Exception | None = None
@@ -120,6 +123,19 @@ class Pipeline:
                 first = first or error
         if first is not None:
             raise first
+
+
+def _call(logger: Any, method: str, *args: Any) -> bool:
+    """Calls a method that a plain object need not have; returns whether it does."""
+    found = getattr(logger, method, None)
+    if found is not None:
+        found(*args)
+    return found is not None
+
+
+def _close(logger: Any, status: str) -> None:
+    if not _call(logger, "finalize", status):
+        _call(logger, "close")
 
 
 def _write_block(logger: Any, block: Block) -> None:

@@ -49,6 +49,7 @@ class Recorder:
         self._has_warned = False
         self._keys: dict[str, Options] = {}
         self._tags: dict[str, str] = {}
+        self._metrics: set[str] = set()
 
     # ---- batches --------------------------------------------------------------------------------
 
@@ -160,21 +161,26 @@ class Recorder:
         if segment is not None:
             self._window().segments.append(segment)
 
-    def add_host(self, name: str, options: Options, value: Any, weight: float | None) -> None:
+    def add_host(self, name: str, options: Options, value: Any, weight: Any) -> None:
         """Adds what the host logged in the running batch."""
         if weight is None and options.on_epoch and options.reduce_fx == "mean":
             self.require_size(name)
         window = self._window()
         window.host.append(HostValue(name, options, value, weight, len(window) - 1))
 
-    def register(self, name: str, options: Options) -> None:
-        """Holds a key to one hook and one set of options in this stage, and a tag to one key.
+    def register(self, name: str, options: Options, *, is_metric: bool) -> None:
+        """Holds a key to one hook, one set of options and one kind in this stage, a tag to one key.
 
         Raises:
             SchemaError: it was logged before with others, or a forked key writes the same tag.
         """
         if name in self._keys:
             check_same_options(name, self._keys[name], options)
+            if is_metric != (name in self._metrics):
+                raise SchemaError(
+                    f"{name!r} is logged once as a number and once as a Metric, which do not "
+                    f"reduce together; give one of them another name"
+                )
             return
         key = Key(name, options, "")
         tags = {key.bare} | ({key.step_tag, key.epoch_tag} if options.forks else set())
@@ -188,4 +194,5 @@ class Recorder:
                     f"one of them another name"
                 )
         self._keys[name] = options
+        self._metrics |= {name} if is_metric else set()
         self._tags |= dict.fromkeys(tags, name)

@@ -21,15 +21,17 @@ FORMAT = 1
 def state_of(run: Run) -> dict[str, Any]:
     """What `Run.load` and `restore_phase` take back.
 
-    Inside a batch whose step has run, that batch counts: its values are in the accumulators.
+    Inside a batch whose step has run, that batch counts: its values are in the accumulators. Once
+    the training data of an epoch has run out, that epoch counts too, and the next one begins anew.
     """
     train = run.recorders["train"]
     phase = train.phase
-    accumulators = [] if phase is None else phase.accumulators.items()
+    is_over = phase is not None and phase.is_complete
+    accumulators = [] if phase is None or is_over else phase.accumulators.items()
     return {
         "format": FORMAT,
         "global_step": run.global_step + (train.in_batch and train.calls > 0),
-        "current_epoch": run.current_epoch,
+        "current_epoch": run.current_epoch + is_over,
         "evaluation_batches": {
             stage: dict(run.recorders[stage].counts) for stage in ("validate", "test")
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -104,7 +105,9 @@ class Table:
     def without(self, tags: Collection[str]) -> Table:
         """This table without some tags."""
         parts = (self.values, self.present, self.keys, self.sums, self.weights)
-        shown = [{tag: x for tag, x in part.items() if tag not in tags} for part in parts]
+        shown: list[dict[str, Any]] = [
+            {tag: x for tag, x in part.items() if tag not in tags} for part in parts
+        ]
         return Table(self.size, *shown)
 
     def block(

@@ -61,6 +61,7 @@ class Run:
         self.interrupted = False
         self._left: list[tuple[Recorder, tuple[int, float]]] = []
         self._fit_left = False
+        self._sanity_left = False
         self._settling = False
         self._implicit = False
         self._loop = loop
@@ -170,13 +171,14 @@ class Run:
             self.end_epoch()
         phase = self._phase(recorder)
         is_first = phase.end is None  # else a second pass inside one epoch adds to the first
-        phase.end = None
+        phase.end, phase.is_complete = None, False
         with self._running(recorder):
             self.loader = loader
             if is_first:
                 self._loop.fire("on_train_epoch_start")
             recorder.open_loader(phase, 0, None, 1)
             yield from self._batches(recorder, loader, 0)
+            phase.is_complete = True
 
     def evaluate(self, stage: str, loaders: Sequence[Loader]) -> Iterator[Any]:
         """Yields the batches of one evaluation loader after the other."""
@@ -208,11 +210,18 @@ class Run:
         try:
             self._loop.fire("on_sanity_check_start")
             yield from self.evaluate("validate", loaders)
-            self._loop.fire("on_sanity_check_end")
-        finally:
-            self.settle()
-            self.seal("validate")
+        except GeneratorExit:
+            self._sanity_left = True  # see `settle`
+            raise
+        except BaseException:
             self.sanity_checking = False
+            raise
+        self._end_sanity_check()
+
+    def _end_sanity_check(self) -> None:
+        self.seal("validate")
+        self.sanity_checking = False
+        self._loop.fire("on_sanity_check_end")
 
     @contextlib.contextmanager
     def _running(self, recorder: Recorder) -> Iterator[None]:
@@ -274,6 +283,9 @@ class Run:
         try:
             while self._left:
                 self._end_phase(*self._left.pop(0))
+            if self._sanity_left:
+                self._sanity_left = False
+                self._end_sanity_check()
             if self._fit_left:
                 self._fit_left = False
                 self._end_fit()

@@ -102,7 +102,8 @@ class LoopStep:
         assert self._logs is not None  # it was passed to the call that wanted more room
         schema = self._logs.schema.join(needed) if len(self._logs.schema) else needed
         for entry in schema:
-            self._recorder.register(entry.name, entry.options)
+            is_metric = entry.metric is not None
+            self._recorder.register(entry.name, entry.options, is_metric=is_metric)
         if self._batches:
             self._recorder.add_segment(self.take())
         self._logs = self._fresh(schema)

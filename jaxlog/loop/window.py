@@ -38,14 +38,14 @@ class HostValue:
         name: the key.
         options: its options.
         value: a number, a `jax.Array` of shape () still on its way, or a `Metric`.
-        weight: explicit weight, or None for the batch size.
+        weight: explicit weight, perhaps still on its way, or None for the batch size.
         batch: index of the batch in the window, where it was logged in one.
     """
 
     name: str
     options: Options
     value: Any
-    weight: float | None
+    weight: Any
     batch: int = 0
 
 
@@ -113,4 +113,4 @@ class Window:
     def arrays(self) -> Any:
         """Everything in it that lives on a device."""
         segments = [(segment.rows, segment.metrics) for segment in self.segments]
-        return segments, [host.value for host in self.host]
+        return segments, [(host.value, host.weight) for host in self.host]

@@ -16,10 +16,18 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxlog.compat import manual_axes, opened, scan_sizes, unspecified_sharding, without_consts
+from jaxlog.compat import (
+    manual_axes,
+    replicated,
+    opened,
+    scan_sizes,
+    unspecified_sharding,
+    without_consts,
+)
 from jaxlog.errors import CaptureError
+from jaxlog.logs.cells import fold_axes
 from jaxlog.tracing.interpreter import Interpreter, Results, Rule, Shards
-from jaxlog.tracing.shards import fold_shards
+from jaxlog.tracing.shards import speaking
 
 __all__ = ["RULES"]
 
@@ -159,7 +167,9 @@ def _shard_map(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Resul
     def run(*args: Any) -> Results:
         with interpreter.sharded(shards):
             outs, cells = interpreter.run(params["jaxpr"], args)
-        return outs, jax.tree.map(lambda x: jnp.asarray(x)[None], cells)
+        entries = interpreter.entries
+        spoken = {name: speaking(entries[name], one, shards) for name, one in cells.items()}
+        return outs, jax.tree.map(lambda x: jnp.asarray(x)[None], spoken)
 
     outs, cells = jax.shard_map(
         run,
@@ -169,9 +179,8 @@ def _shard_map(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Resul
         axis_names=set(axes),
         check_vma=params["check_vma"],
     )(*args)
-    return outs, {
-        name: fold_shards(interpreter.entries[name], one, shards) for name, one in cells.items()
-    }
+    cells = replicated(cells, mesh)
+    return outs, {name: fold_axes(interpreter.entries[name], one, 1) for name, one in cells.items()}
 
 
 RULES: Mapping[str, Rule] = {

@@ -6,63 +6,71 @@ import math
 import warnings
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxlog.errors import SchemaError
-from jaxlog.logs.cells import Cells, fold_axes
+from jaxlog.logs.cells import Cells, neutral
 from jaxlog.logs.schema import Entry
 from jaxlog.tracing.interpreter import Shards
 
-__all__ = ["fold_shards"]
+__all__ = ["speaking"]
 
 
-def fold_shards(entry: Entry, cells: Cells, shards: Shards) -> Cells:
-    """One set of cells from those of all shards, as `sync_dist` and its siblings say.
+def speaking(entry: Entry, cells: Cells, shards: Shards) -> Cells:
+    """A shard's cells if it is one that is logged, else neutral ones; inside the shard_map.
 
-    Without `sync_dist`, or with `rank_zero_only`, the first shard speaks. With it, values are
-    reduced over the mesh axes along which they differ; a value that JAX knows to be equal on all
-    shards along an axis (a `psum` was taken) counts once, and where JAX does not check
-    (`check_vma=False`, `pmap`) every shard counts.
+    Without `sync_dist`, or with `rank_zero_only`, the first shard speaks. With it, all speak whose
+    values differ: a value that JAX knows to be equal along an axis (a `psum` was taken) counts
+    once, and where JAX does not check (`check_vma=False`, `pmap`) every shard counts.
 
     Args:
         entry: what was logged.
-        cells: arrays with one leading axis, all shards in the order of the mesh.
+        cells: arrays of this shard.
         shards: the mesh axes.
 
     Raises:
         SchemaError: `sync_dist_group` names no axis of the mesh, or no partition of the shards.
     """
-    options = entry.options
+    speakers = _speakers(entry, shards)
+    if speakers.all():
+        return cells
+    index = jnp.zeros((), jnp.int32)
+    for axis, size in shards.sizes.items():
+        index = index * size + lax.axis_index(axis)
+    speaks = jnp.asarray(speakers.reshape(-1))[index]
+    nothing = neutral(entry)
+    kept: Cells = {
+        role.name: jnp.where(speaks, cells[role.name], nothing[role.name]) for role in entry.roles
+    }
+    if entry.metric is not None:
+        kept["metric"] = cells["metric"].where(speaks)
+    return kept
+
+
+def _speakers(entry: Entry, shards: Shards) -> np.ndarray:
+    """Which shards are logged: bool, one axis a mesh axis."""
+    options, sizes = entry.options, tuple(shards.sizes.values())
     axes = list(shards.sizes)
     varying = shards.varying.get(entry.name, frozenset()) if shards.checked else frozenset(axes)
+    group = options.sync_dist_group
+    speakers = np.zeros(sizes, bool)
     if not options.syncs:
         if shards.checked and varying and options.on_epoch and not options.rank_zero_only:
             _warn(entry, sorted(varying))
-        return _take(cells, 0)
-    group = options.sync_dist_group
-    if isinstance(group, tuple) and any(isinstance(part, tuple) for part in group):
-        members = _members(entry, group, math.prod(shards.sizes.values()))
-        return fold_axes(entry, jax.tree.map(lambda x: x[members], cells), 1)
-    named = set(axes) if group is None else {group} if isinstance(group, str) else set(group)
-    if unknown := named - set(axes):
-        raise SchemaError(
-            f"log({entry.name!r}, ..., sync_dist_group={group!r}): the mesh axes here are "
-            f"{axes}, and {sorted(unknown)} is none of them"
-        )
-    cells = jax.tree.map(lambda x: x.reshape((*shards.sizes.values(), *x.shape[1:])), cells)
-    reduced = 0
-    for axis in axes:  # axes that are reduced move past those of which the first is taken
-        if axis in named and axis in varying:
-            reduced += 1
-        else:
-            at = reduced
-            cells = jax.tree.map(lambda x, at=at: x.take(0, axis=at), cells)
-    return fold_axes(entry, cells, reduced)
-
-
-def _take(cells: Cells, index: int) -> Cells:
-    return jax.tree.map(lambda x: x[index], cells)
+        speakers[(0,) * len(sizes)] = True
+    elif isinstance(group, tuple) and any(isinstance(part, tuple) for part in group):
+        speakers.flat[_members(entry, group, math.prod(sizes))] = True
+    else:
+        named = set(axes) if group is None else {group} if isinstance(group, str) else set(group)
+        if unknown := named - set(axes):
+            raise SchemaError(
+                f"log({entry.name!r}, ..., sync_dist_group={group!r}): the mesh axes here are "
+                f"{axes}, and {sorted(unknown)} is none of them"
+            )
+        speakers[tuple(slice(None) if a in named & varying else 0 for a in axes)] = True
+    return speakers
 
 
 def _members(entry: Entry, groups: tuple[Any, ...], count: int) -> np.ndarray:

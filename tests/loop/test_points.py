@@ -89,12 +89,20 @@ def test_a_sanity_check_keeps_nothing() -> None:
 
 
 def test_a_sanity_check_left_by_break_keeps_nothing_either() -> None:
-    loop, logger = loop_of()
+    ended: list[int] = []
+
+    class Watch(jaxlog.Callback):
+        def on_sanity_check_end(self, loop: jaxlog.Loop) -> None:
+            ended.append(1)
+
+    loop, logger = loop_of(callbacks=[Watch()])
     with loop:
         for _ in loop.sanity_check([np.ones(2), np.ones(2)]):
             loop.log("val", 1.0)
             break
         assert dict(loop.callback_metrics) == {}
+        assert not loop.sanity_checking
+        assert ended == [1]
     assert logger.rows == []
 
 
@@ -192,3 +200,89 @@ def test_a_run_too_short_for_its_first_row_warns() -> None:
 def test_other_runs_do_not_warn(steps: int, every: int) -> None:
     fit(steps, every)
     fit(3, 4, logger=False)
+
+
+# ---- found by use -------------------------------------------------------------------------------
+
+
+def test_a_key_is_a_number_or_a_metric_not_both() -> None:
+    loop, _ = loop_of()
+
+    @loop.training_step
+    def train(x: Any) -> None:
+        jaxlog.log("m", jaxlog.Mean.of(x), on_epoch=True)
+
+    for x in loop.train([np.ones(2)]):
+        train(x)
+        with pytest.raises(jaxlog.SchemaError, match="once as a number and once as a Metric"):
+            loop.log("m", 100.0, on_epoch=True)
+
+
+def test_the_weight_of_a_host_value_may_be_on_the_device() -> None:
+    loop, _ = loop_of()
+    with loop:
+        for v, n in loop.train([(jnp.float32(1), jnp.int32(1)), (jnp.float32(4), jnp.int32(2))]):
+            loop.log("v", v, batch_size=n, on_epoch=True)
+    assert loop.callback_metrics["v_epoch"] == 3.0
+
+
+def test_a_state_saved_after_the_training_of_an_epoch_goes_on_with_the_next() -> None:
+    def epoch_means(loop: jaxlog.Loop, count: int, *, save_after: int | None = None) -> Any:
+        means, state = [], None
+        with loop:
+            for epoch in loop.epochs(count):
+                for x in loop.train([np.full(2, epoch, np.float32)]):
+                    loop.log("v", x.mean(), on_epoch=True)
+                means.append(loop.callback_metrics["v_epoch"])
+                if epoch == save_after:
+                    state = loop.state_dict()
+                    break
+        return means, state
+
+    first, state = epoch_means(loop_of()[0], 3, save_after=0)
+    again, _ = loop_of()
+    again.load_state_dict(state)
+    assert again.current_epoch == 1
+    assert first + epoch_means(again, 2)[0] == [0.0, 1.0, 2.0]
+
+
+class Plain:
+    """A logger of the fewest words."""
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+
+    def log_metrics(self, metrics: Any, step: int) -> None:
+        self.rows.append((step, dict(metrics)))
+
+
+class Keeping(Plain):
+    """A logger that keeps how the run ended."""
+
+    status = ""
+
+    def finalize(self, status: str) -> None:
+        self.status = status
+
+
+def test_a_logger_need_only_have_log_metrics() -> None:
+    plain = Plain()
+    with jaxlog.Loop(plain, log_every_n_steps=1, progress_bar=False) as loop:
+        for _ in loop.train([np.ones(2)]):
+            loop.log("v", 1.0)
+        loop.flush()
+    assert plain.rows == [(0, {"v": 1.0, "epoch": 0.0})]
+
+
+def test_loggers_are_told_how_the_run_ended() -> None:
+    good, bad = Keeping(), Keeping()
+    with jaxlog.Loop(good, progress_bar=False):
+        pass
+
+    def fail() -> None:
+        with jaxlog.Loop(bad, progress_bar=False):
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert (good.status, bad.status) == ("success", "failed")

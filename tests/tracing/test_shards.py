@@ -15,7 +15,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxlog.errors import SchemaError
-from jaxlog.metrics import Accuracy
+from jaxlog.metrics import Accuracy, Last
 from jaxlog.tracing import capture, log
 
 X = np.arange(16, dtype=np.float32)
@@ -172,3 +172,28 @@ def test_a_group_that_is_no_axis_is_refused(group: Any) -> None:
 def test_groups_that_do_not_partition_the_shards_are_refused() -> None:
     with pytest.raises(SchemaError, match="each of the 8 shards once"):
         logged(lambda x: log("v", x.mean(), sync_dist=True, sync_dist_group=[[0, 1], [2, 3]]))
+
+
+def test_a_mesh_with_explicit_axes() -> None:
+    mesh = jax.make_mesh((4,), ("a",), axis_types=(jax.sharding.AxisType.Explicit,))
+    spec = PartitionSpec("a")
+    x = jax.device_put(X, jax.NamedSharding(mesh, spec))
+
+    def body(x: Any) -> Any:
+        log("all", x.mean(), sync_dist=True)
+        log("first", x.mean())
+        log("some", x.mean(), sync_dist=True, sync_dist_group=[[0, 1], [2, 3]])
+        log("metric", Accuracy.of(predictions=jnp.int32(x > 3), labels=jnp.ones(4, jnp.int32)))
+        log("last", Last.of(x.mean()), sync_dist=True)
+        return x
+
+    with jax.set_mesh(mesh):
+        captured = capture(jax.shard_map(body, in_specs=spec, out_specs=spec))
+        logs, _ = jax.jit(captured)(captured.init(x), x)
+    assert {name: float(value) for name, value in logs.compute().items()} == {
+        "all": X.mean(),
+        "first": SHARDS[0].mean(),
+        "some": SHARDS[:2].mean(),
+        "metric": 0.0,
+        "last": SHARDS[3].mean(),
+    }
