@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -34,13 +35,17 @@ def shapes_in(batch: Any) -> Iterator[tuple[int, ...]]:
         yield tuple(shape)
 
 
-def batch_size(batch: Any) -> float | None:
+def batch_size(batch: Any, *, axes: int = 1) -> float | None:
     """The leading dimension of the first array in a batch; None where it has no array.
 
     An array of shape () counts as 1.
+
+    Args:
+        batch: what to look through.
+        axes: how many leading axes hold examples: 2 where the first is one of devices.
     """
     shape = next(shapes_in(batch), None)
-    return None if shape is None else float((*shape, 1)[0])
+    return None if shape is None else float(math.prod(shape[:axes]))
 
 
 def other_size(batch: Any) -> int | None:

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from jaxlog.logs import Options
-from jaxlog.logs.tape import Column, decode_rows
+from jaxlog.logs.tape import Column
 from jaxlog.loop.accumulators import Accumulator
+from jaxlog.loop.devices import columns_of, metric_of
 from jaxlog.loop.names import Key
 from jaxlog.loop.nonfinite import NonFiniteWatch
 from jaxlog.loop.results import Results
@@ -76,9 +77,13 @@ class Phase:
             table.carry(self._open_row)
             self._open_row = None
         for segment, (rows, metrics) in zip(window.segments, segments, strict=True):
-            columns = decode_rows(segment.schema, rows[: len(segment.batches)])
+            has_devices = rows.ndim == 3
+            columns = columns_of(segment.schema, rows, len(segment.batches))
             for column in columns.values():
                 state = metrics.get(column.entry.name)
+                if state is not None:
+                    syncs = column.entry.options.syncs
+                    state = metric_of(state, has_devices=has_devices, syncs=syncs)
                 self._absorb_column(window, np.asarray(segment.batches), column, state, table)
         for value, (resolved, weight) in zip(window.host, host, strict=True):
             known = dataclasses.replace(value, value=resolved, weight=weight)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxlog.logs import Schema
-from jaxlog.logs.tape import decode_rows
+from jaxlog.loop.devices import columns_of
 from jaxlog.loop.names import Key
 from jaxlog.loop.pipeline import Pipeline
 from jaxlog.loop.recorder import Recorder
@@ -46,7 +46,7 @@ class ProgressValues:
         if key not in self._flying or not self._flying[key][1].is_ready():
             return {}
         schema, row = self._flying.pop(key)
-        columns = decode_rows(schema, np.atleast_2d(self._pipeline.drain.read(row)))
+        columns = columns_of(schema, np.expand_dims(self._pipeline.drain.read(row), -2), 1)
         return {
             Key(name, column.entry.options, suffix).step_tag: float(column.step_values()[0])
             for name, column in columns.items()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 from jax.sharding import PartitionSpec
 
 from jaxlog.compat import unspecified_sharding
@@ -39,8 +40,7 @@ class LoopStep:
         functools.update_wrapper(self, fn, updated=())
         self._fn = fn
         self._recorder = recorder
-        self._transform = transform
-        self._kwargs = dict(transform_kwargs)
+        self._transform, self._kwargs = _unwrapped(transform, transform_kwargs)
         self._compiled: Any = None
         self._logs: Logs | None = None
         self._placement: Any = None
@@ -93,10 +93,23 @@ class LoopStep:
             # static_argnames, and the other way round.
             first = inspect.Parameter("__logs", inspect.Parameter.POSITIONAL_ONLY)
             run.__signature__ = inspect.Signature([first, *parameters])
-        return self._transform(run, **_shifted(self._kwargs, parameters or [], count))
+        shift = _shifted if self.devices is None else _shifted_for_pmap
+        return self._transform(run, **shift(self._kwargs, parameters or [], count))
+
+    @property
+    def devices(self) -> int | None:
+        """How many devices the step is mapped over by `jax.pmap`; None where it is not."""
+        if self._transform is not jax.pmap:
+            return None
+        devices = self._kwargs.get("devices")
+        return jax.local_device_count() if devices is None else len(devices)
 
     def _fresh(self, schema: Schema) -> Logs:
-        return place(self._captured.empty(schema), self._placement)
+        logs = self._captured.empty(schema)
+        if self.devices is None:
+            return place(logs, self._placement)
+        # Each device keeps its own logs; the host reduces them.
+        return jax.tree.map(lambda x: np.broadcast_to(x, (self.devices, *np.shape(x))), logs)
 
     def _grow(self, needed: Schema) -> None:
         assert self._logs is not None  # it was passed to the call that wanted more room
@@ -154,6 +167,30 @@ def _shifted(
     if names:
         shifted["donate_argnames"] = tuple(sorted(names))
     return shifted | _shardings(kwargs, parameters, count)
+
+
+def _unwrapped(
+    transform: Callable[..., Any], kwargs: Mapping[str, Any]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """A `functools.partial` of a transform as the transform and its arguments."""
+    if isinstance(transform, functools.partial) and not transform.args:
+        return _unwrapped(transform.func, {**transform.keywords, **kwargs})
+    return transform, dict(kwargs)
+
+
+def _shifted_for_pmap(
+    kwargs: Mapping[str, Any], parameters: Sequence[inspect.Parameter], count: int
+) -> dict[str, Any]:
+    """pmap's arguments for a function that takes the logs first, one set a device."""
+    del parameters
+    shifted = dict(kwargs)
+    static = _numbers(kwargs, "static_broadcasted_argnums")
+    shifted["static_broadcasted_argnums"] = _after_logs(static)
+    shifted["donate_argnums"] = (0, *_after_logs(_numbers(kwargs, "donate_argnums")))
+    axes = kwargs.get("in_axes", 0)
+    shifted["in_axes"] = (0, *(axes if isinstance(axes, (tuple, list)) else (axes,) * count))
+    shifted["out_axes"] = (0, 0, kwargs.get("out_axes", 0))
+    return shifted
 
 
 def _numbers(kwargs: Mapping[str, Any], option: str) -> tuple[int, ...]:

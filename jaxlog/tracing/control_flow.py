@@ -18,8 +18,8 @@ from jax.sharding import PartitionSpec
 
 from jaxlog.compat import (
     manual_axes,
-    replicated,
     opened,
+    replicated,
     scan_sizes,
     unspecified_sharding,
     without_consts,
