@@ -144,10 +144,13 @@ def _reduction(name: str, reduce_fx: Any) -> str:
 
 
 def _group(name: str, group: Any) -> Hashable:
-    if isinstance(group, list):
-        group = tuple(tuple(part) if isinstance(part, list) else part for part in group)
-    if group is None or isinstance(group, (str, tuple)):
+    if group is None or isinstance(group, str):
         return group
+    if isinstance(group, (list, tuple)):
+        frozen = tuple(tuple(part) if isinstance(part, (list, tuple)) else part for part in group)
+        members = [m for part in frozen for m in (part if isinstance(part, tuple) else (part,))]
+        if all(isinstance(member, (str, int)) for member in members):
+            return frozen
     raise LogArgumentError(
         f"log({name!r}, ..., sync_dist_group={group!r}): takes a mesh axis name, a tuple of them, "
         f"or axis_index_groups such as [[0, 1], [2, 3]]"
@@ -175,11 +178,10 @@ def _check_metric(name: str, metric: Metric, options: Options, mask: Any) -> Non
 
 def _check_number(name: str, value: Any, *, allow_axes: bool) -> None:
     _refuse_other_types(name, value)
-    dtype = jnp.result_type(value)
-    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+    if not _is_real(value):
         raise LogArgumentError(
-            f"log({name!r}, value of dtype {dtype}): only real numbers can be logged; log its "
-            f"parts, e.g. jnp.abs(value)"
+            f"log({name!r}, value of dtype {jnp.result_type(value)}): only real numbers can be "
+            f"logged; log its parts, e.g. jnp.abs(value)"
         )
     shape = jnp.shape(value)
     if math.prod(shape) != 1 and not allow_axes:
@@ -187,6 +189,13 @@ def _check_number(name: str, value: Any, *, allow_axes: bool) -> None:
             f"log({name!r}, value of shape {shape}): a logged value is one number; log "
             f"value.mean(), or give mask= to average an array, or log a jaxlog.Metric"
         )
+
+
+def _is_real(value: Any) -> bool:
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind not in "biufV":
+        return False
+    dtype = jnp.result_type(value)
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
 
 
 def _refuse_other_types(name: str, value: Any) -> None:
@@ -216,11 +225,13 @@ def _refuse_other_types(name: str, value: Any) -> None:
 
 
 def _check_weight(name: str, batch_size: Any, mask: Any) -> None:
-    _refuse_other_types(f"{name}, batch_size", batch_size)
+    kinds = (bool, int, float, np.ndarray, np.generic, jax.Array)
+    real = isinstance(batch_size, kinds) and _is_real(batch_size)
     is_static = isinstance(batch_size, (int, float, np.generic))
-    if jnp.shape(batch_size) != () or (is_static and not float(batch_size) >= 0):
+    if not real or jnp.shape(batch_size) or (is_static and not float(batch_size) >= 0):
         raise LogArgumentError(
-            f"log({name!r}, ..., batch_size={batch_size!r}): takes one number, not negative"
+            f"log({name!r}, ..., batch_size={batch_size!r}): takes one number, not negative; "
+            f"leave it out to weigh by the leading dimension of the batch"
         )
     if mask is not None and jnp.shape(mask) != ():
         raise LogArgumentError(
@@ -230,8 +241,12 @@ def _check_weight(name: str, batch_size: Any, mask: Any) -> None:
 
 
 def _check_mask(name: str, mask: Any, value: Any) -> None:
-    dtype = jnp.result_type(mask)
-    if not jnp.issubdtype(dtype, jnp.bool_):
+    if not isinstance(mask, (bool, int, float, np.ndarray, np.generic, jax.Array)):
+        raise LogArgumentError(
+            f"log({name!r}, ..., mask={mask!r}): takes a bool array, such as mask=labels != 0"
+        )
+    dtype = getattr(mask, "dtype", type(mask).__name__)
+    if dtype not in (bool, "bool"):
         raise LogArgumentError(
             f"log({name!r}, ..., mask of dtype {dtype}): takes bool; write mask=mask != 0"
         )

@@ -141,7 +141,9 @@ class Entry:
         if self == other:
             return self
         check_same_options(self.name, self.options, other.options)
-        if (self.metric, self.leaves) != (other.metric, other.leaves):
+        # A tree structure compares with nothing but its like.
+        mixed = (self.metric is None) != (other.metric is None)
+        if mixed or (self.metric, self.leaves) != (other.metric, other.leaves):
             raise SchemaError(
                 f"{self.name!r} is logged as two different things: once as {_kind(self)}, once as "
                 f"{_kind(other)}; give one of them another name"
