@@ -155,7 +155,8 @@ def replicated(tree: Any, mesh: Any) -> Any:
     explicit = any(kind == jax.sharding.AxisType.Explicit for kind in mesh.axis_types)
     if not explicit:
         return tree
-    return jax.sharding.reshard(tree, jax.sharding.PartitionSpec())
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.sharding.reshard(tree, whole)
 
 
 def manual_axes(params: Mapping[str, Any]) -> frozenset[str]:

@@ -106,10 +106,11 @@ class LoopStep:
 
     def _fresh(self, schema: Schema) -> Logs:
         logs = self._captured.empty(schema)
-        if self.devices is None:
+        devices = self.devices
+        if devices is None:
             return place(logs, self._placement)
         # Each device keeps its own logs; the host reduces them.
-        return jax.tree.map(lambda x: np.broadcast_to(x, (self.devices, *np.shape(x))), logs)
+        return jax.tree.map(lambda x: np.broadcast_to(x, (devices, *np.shape(x))), logs)
 
     def _grow(self, needed: Schema) -> None:
         assert self._logs is not None  # it was passed to the call that wanted more room

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Callable
@@ -174,7 +175,8 @@ def test_groups_that_do_not_partition_the_shards_are_refused() -> None:
         logged(lambda x: log("v", x.mean(), sync_dist=True, sync_dist_group=[[0, 1], [2, 3]]))
 
 
-def test_a_mesh_with_explicit_axes() -> None:
+@pytest.mark.parametrize("is_set", [True, False])
+def test_a_mesh_with_explicit_axes(is_set: bool) -> None:
     mesh = jax.make_mesh((4,), ("a",), axis_types=(jax.sharding.AxisType.Explicit,))
     spec = PartitionSpec("a")
     x = jax.device_put(X, jax.NamedSharding(mesh, spec))
@@ -187,8 +189,8 @@ def test_a_mesh_with_explicit_axes() -> None:
         log("last", Last.of(x.mean()), sync_dist=True)
         return x
 
-    with jax.set_mesh(mesh):
-        captured = capture(jax.shard_map(body, in_specs=spec, out_specs=spec))
+    with jax.set_mesh(mesh) if is_set else contextlib.nullcontext():
+        captured = capture(jax.shard_map(body, mesh=mesh, in_specs=spec, out_specs=spec))
         logs, _ = jax.jit(captured)(captured.init(x), x)
     assert {name: float(value) for name, value in logs.compute().items()} == {
         "all": X.mean(),
