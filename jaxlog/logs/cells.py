@@ -6,6 +6,7 @@ Each function takes the entry, which fixes dtypes and structure, so cells never 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlog.logs.schema import Entry, Role
+from jaxlog.logs.roles import Role
+from jaxlog.logs.schema import Entry
 from jaxlog.metrics import Metric
 
 __all__ = [
@@ -135,9 +137,22 @@ def neutral_steps(entries: Sequence[Entry]) -> StepCells:
     return {entry.name: neutral(entry) for entry in entries}
 
 
-def merge_steps(entries: Mapping[str, Entry], a: StepCells, b: StepCells) -> StepCells:
-    """Name by name `merge`; a name that only one side has is taken as it is."""
+def merge_steps(
+    entries: Mapping[str, Entry], a: StepCells, b: StepCells, *, in_shard: bool = False
+) -> StepCells:
+    """Name by name `merge`; a name that only one side has is taken as it is.
+
+    Args:
+        entries: what is logged.
+        a: what was logged first.
+        b: what was logged then.
+        in_shard: whether these are the cells of one shard, without an axis of shards.
+    """
     merged = dict(a)
     for name, cells in b.items():
-        merged[name] = merge(entries[name], a[name], cells) if name in a else cells
+        entry = entries[name]
+        both = functools.partial(merge, entry)
+        if entry.on_mesh and not in_shard:
+            both = jax.vmap(both)
+        merged[name] = both(a[name], cells) if name in a else cells
     return merged

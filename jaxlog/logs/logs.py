@@ -39,8 +39,7 @@ class Logs:
         schema: what is logged; static.
         tape: the latest `rows` steps, packed, int32 of shape `(rows, words)`, and the number of
             steps pushed, int32 of shape ().
-        totals: packed running reductions of scalars, int32 of shape `(words,)`, or None where a
-            `Loop` keeps them on the host.
+        totals: packed running reductions of scalars, int32 of shape `(words,)`.
         metrics: running states of logged metrics, by name.
         pending: what the current step has logged; only in the explicit style.
 
@@ -82,7 +81,6 @@ class Logs:
         *,
         rows: int = _DEFAULT_ROWS,
         explicit: bool = True,
-        keep_totals: bool = True,
     ) -> Self:
         """Logs in which nothing has been logged yet.
 
@@ -90,7 +88,6 @@ class Logs:
             schema: what will be logged; empty, keys come with the first `log` of each.
             rows: how many of the latest steps keep their own values.
             explicit: whether steps log by `Logs.log`; False for `capture`.
-            keep_totals: whether to reduce over steps on the device, as `compute` needs.
 
         Raises:
             LogArgumentError: `rows` is not positive.
@@ -101,7 +98,7 @@ class Logs:
         return cls(
             schema,
             Tape.empty(rows, schema.words),
-            running.empty_totals(schema) if keep_totals else None,
+            running.empty_totals(schema),
             states,
             {entry.name: neutral(entry) for entry in schema} if explicit else {},
             explicit=explicit,
@@ -213,25 +210,22 @@ class Logs:
         if not self._explicit:
             raise SchemaError("logs.advance(): a captured step advances its logs by itself")
         fresh = {entry.name: neutral(entry) for entry in self.schema}
-        return self.push(self.pending)[0]._replace(pending=fresh)
+        return self.push(self.pending)._replace(pending=fresh)
 
     # ---- steps ------------------------------------------------------------------------------
 
-    def push(self, cells: StepCells, *, batch_size: float = 1.0) -> tuple[Self, jax.Array]:
-        """These logs after one more step, and the step's packed row.
+    def push(self, cells: StepCells, *, batch_size: float = 1.0) -> Self:
+        """These logs after one more step.
 
         Args:
             cells: what the step logged; names left out count as not logged.
             batch_size: the weight in means of a value that has none of its own.
         """
         cells = {e.name: cells[e.name] if e.name in cells else neutral(e) for e in self.schema}
-        row = pack_cells(self.schema, cells)
-        totals = self.totals
-        if totals is not None:
-            totals = running.fold_step(self.schema, totals, cells, batch_size)
+        totals = running.fold_step(self.schema, self.totals, cells, batch_size)
         metrics = {name: state.merge(cells[name]["metric"]) for name, state in self.metrics.items()}
-        tape = push_row(self.tape, row)
-        return self._replace(tape=tape, totals=totals, metrics=metrics), row
+        tape = push_row(self.tape, pack_cells(self.schema, cells))
+        return self._replace(tape=tape, totals=totals, metrics=metrics)
 
     def reset(self) -> Self:
         """Logs of the same schema in which nothing has been logged."""
@@ -239,7 +233,6 @@ class Logs:
             self.schema,
             rows=self.tape.rows.shape[0],
             explicit=self._explicit,
-            keep_totals=self.totals is not None,
         )
 
     # ---- reading ----------------------------------------------------------------------------
@@ -248,15 +241,7 @@ class Logs:
         """Name to the reduction over every finished step, shape (); works inside jit.
 
         A mean over no value is NaN. Sums carry about 48 bits until this last rounding to float32.
-
-        Raises:
-            SchemaError: these logs keep no totals (a `Loop` reduces on the host).
         """
-        if self.totals is None:
-            raise SchemaError(
-                "logs.compute(): these logs belong to a Loop, which reduces on the host; read "
-                "loop.callback_metrics"
-            )
         values = running.total_values(self.schema, self.totals)
         computed = {name: metric.compute() for name, metric in self.metrics.items()}
         return {entry.name: (values | computed)[entry.name] for entry in self.schema}
@@ -278,14 +263,12 @@ class Logs:
         Raises:
             SchemaError: the two hold different keys.
         """
-        if self.schema != other.schema or (self.totals is None) != (other.totals is None):
+        if self.schema != other.schema:
             raise SchemaError(
                 f"logs.merge(other): the two hold different keys: "
                 f"{[e.name for e in self.schema]} and {[e.name for e in other.schema]}"
             )
-        totals = self.totals
-        if totals is not None:
-            totals = running.merge_totals(self.schema, totals, other.totals)
+        totals = running.merge_totals(self.schema, self.totals, other.totals)
         metrics = {name: state.merge(other.metrics[name]) for name, state in self.metrics.items()}
         pending = {
             e.name: merge(e, self.pending[e.name], other.pending[e.name])
@@ -304,12 +287,7 @@ class Logs:
 
         Args:
             axis_name: a mesh axis name or a tuple of them.
-
-        Raises:
-            SchemaError: these logs keep no totals (a `Loop` reduces on the host).
         """
-        if self.totals is None:
-            raise SchemaError("logs.reduce(...): these logs belong to a Loop, which reduces them")
         totals = running.reduce_totals(self.schema, self.totals, axis_name)
         metrics = {name: state.reduce_mesh(axis_name) for name, state in self.metrics.items()}
         return self._replace(totals=totals, metrics=metrics)

@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxlog.logs.cells import strong
-from jaxlog.logs.schema import Entry, LeafSpec, Options, Role, scalar_roles
+from jaxlog.logs.roles import Role, scalar_roles
+from jaxlog.logs.schema import Entry, LeafSpec, Options
 from jaxlog.metrics import Metric
 
 __all__ = ["LogCall", "Logged", "entry_of", "lower_call"]
@@ -18,13 +20,26 @@ __all__ = ["LogCall", "Logged", "entry_of", "lower_call"]
 
 @dataclasses.dataclass(frozen=True)
 class LogCall:
-    """The static half of one log call, hashable: the parameters of the log primitive."""
+    """The static half of one log call, hashable: the parameters of the log primitive.
+
+    Attributes:
+        name: the key.
+        options: its options, defaults filled in.
+        dtype: of the value; empty for a metric.
+        weighted: whether it has an explicit weight.
+        masked: whether it has a mask.
+        constant: whether the value is known while tracing, as a local count such as `x.size` is:
+            JAX takes it to be equal on all shards, yet each of them means its own.
+        metric: tree structure of a metric's state.
+        leaves: shapes and dtypes of its leaves.
+    """
 
     name: str
     options: Options
     dtype: str
     weighted: bool
     masked: bool
+    constant: bool
     metric: Any = None
     leaves: tuple[LeafSpec, ...] = ()
 
@@ -79,8 +94,9 @@ def lower_call(
     name: str, value: Any, options: Options, *, batch_size: Any = None, mask: Any = None
 ) -> Logged:
     """The arrays of a log call that `check_call` let pass."""
+    constant = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))
     if isinstance(value, Metric):
-        return _lower_metric(name, value, options)
+        return _lower_metric(name, value, options, constant=constant)
     number = _as_array(value)
     weight = None if batch_size is None else _as_weight(batch_size)
     present = None if mask is None else jnp.asarray(mask)
@@ -90,16 +106,26 @@ def lower_call(
         number, weight, present = _fold_masked(number, present, options.reduce_fx)
     if options.reduce_fx != "mean":
         weight = None
-    call = LogCall(name, options, str(number.dtype), weight is not None, present is not None)
+    dtype, weighted, masked = str(number.dtype), weight is not None, present is not None
+    call = LogCall(name, options, dtype, weighted=weighted, masked=masked, constant=constant)
     return Logged(call, number, weight, present)
 
 
-def _lower_metric(name: str, metric: Metric, options: Options) -> Logged:
+def _lower_metric(name: str, metric: Metric, options: Options, *, constant: bool) -> Logged:
     leaves, treedef = jax.tree.flatten(metric)
     arrays = [jnp.asarray(leaf) for leaf in leaves]
     specs = tuple(LeafSpec(leaf.shape, str(leaf.dtype)) for leaf in arrays)
     arrays = [strong(leaf, spec.dtype) for leaf, spec in zip(arrays, specs, strict=True)]
-    call = LogCall(name, options, "", weighted=False, masked=False, metric=treedef, leaves=specs)
+    call = LogCall(
+        name,
+        options,
+        "",
+        weighted=False,
+        masked=False,
+        constant=constant,
+        metric=treedef,
+        leaves=specs,
+    )
     return Logged(call, jax.tree.unflatten(treedef, arrays))
 
 

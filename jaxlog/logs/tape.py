@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxlog.compat import beside
 from jaxlog.logs.cells import StepCells
 from jaxlog.logs.packing import pack, unpack_host
 from jaxlog.logs.schema import Entry, Schema
@@ -61,7 +62,7 @@ def _column(cells: dict[str, Any], role: str) -> jax.Array:
 def push_row(tape: Tape, row: jax.Array) -> Tape:
     """The tape after one more step; the oldest row makes room."""
     at = lax.rem(tape.steps, jnp.int32(tape.rows.shape[0]))
-    rows = lax.dynamic_update_slice(tape.rows, row[None, :], (at, jnp.int32(0)))
+    rows = lax.dynamic_update_index_in_dim(tape.rows, beside(row, tape.rows), at, 0)
     return Tape(rows, tape.steps + jnp.int32(1))
 
 

@@ -17,7 +17,8 @@ from jax import lax
 
 from jaxlog.logs.cells import Cells, neutral, strong
 from jaxlog.logs.packing import pack, pack_host, unpack
-from jaxlog.logs.schema import Entry, Role, Schema
+from jaxlog.logs.roles import Role
+from jaxlog.logs.schema import Entry, Schema
 
 __all__ = ["empty_totals", "fold_step", "merge_totals", "reduce_totals", "total_values"]
 

@@ -69,7 +69,7 @@ class Recorder:
 
     def _size(self, batch: Any) -> float | None:
         if self._size_of is None:
-            mapped = any(step.devices is not None for step in self.steps)
+            mapped = any(step.is_mapped for step in self.steps)
             return batch_size(batch, axes=2 if mapped else 1)
         size = self._size_of(batch)
         if size is not None and not float(size) >= 0:

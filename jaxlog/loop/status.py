@@ -26,7 +26,11 @@ class Status:
 
     @property
     def callback_metrics(self) -> Mapping[str, float]:
-        """Everything logged, by tag and by bare name; fetches what it needs, one copy a window."""
+        """Everything logged, by tag and by bare name; fetches what it needs, one copy a window.
+
+        With several processes it fetches nothing, since one of them may read it alone: inside a
+        phase it is as of the latest window.
+        """
         return self._mapping("callback")
 
     @property
@@ -40,7 +44,7 @@ class Status:
         return self._mapping("progress_bar")
 
     def _mapping(self, which: str) -> Mapping[str, float]:
-        self._run.sync()
+        self._run.sync(reading=True)
         return types.MappingProxyType(dict(getattr(self.pipeline.results, which)))
 
     def progress_values(self) -> Mapping[str, float]:
@@ -52,7 +56,7 @@ class Status:
     @property
     def nonfinite(self) -> Mapping[str, NonFinite]:
         """By name, how often a value was NaN or infinite, and at which step first."""
-        self._run.sync()
+        self._run.sync(reading=True)
         return types.MappingProxyType(dict(self.pipeline.watch.found))
 
     @property

@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from jaxlog.errors import LogArgumentError, SchemaError
 from jaxlog.logs import Logs, Schema
+from jaxlog.logs.cells import StepCells
 from jaxlog.logs.hooks import find_hook, resolve_flags
 from jaxlog.tracing.context import capturing
 from jaxlog.tracing.control_flow import RULES
@@ -50,7 +51,6 @@ def capture(
     *,
     hook: str = "training_step",
     rows: int = 64,
-    keep_totals: bool = True,
 ) -> Captured:
     """`fn` as a pure function of its logs: `captured(logs, *args, **kwargs) -> (logs, out)`.
 
@@ -65,7 +65,6 @@ def capture(
         fn: the function; arrays in its arguments are traced, every other leaf is static.
         hook: whose defaults its log calls take.
         rows: how many of the latest steps keep their own values.
-        keep_totals: whether to reduce over steps on the device, as `Logs.compute` needs.
 
     Raises:
         HookError: no such hook, or one where nothing can be logged.
@@ -88,15 +87,13 @@ def capture(
         >>> [round(float(loss), 3) for loss in logs.history()["loss"]]
         [1.0, 0.81, 0.656]
     """
-    return Captured(fn, hook=hook, rows=rows, keep_totals=keep_totals)
+    return Captured(fn, hook=hook, rows=rows)
 
 
 class Captured:
     """A function whose logs are an argument and a result; made by `capture`."""
 
-    def __init__(
-        self, fn: Callable[..., Any], *, hook: str, rows: int = 64, keep_totals: bool = True
-    ) -> None:
+    def __init__(self, fn: Callable[..., Any], *, hook: str, rows: int = 64) -> None:
         """See `capture`."""
         if not callable(fn):
             raise LogArgumentError(
@@ -108,7 +105,6 @@ class Captured:
         self._fn = fn
         self._hook = hook
         self._rows = rows
-        self._keep_totals = keep_totals
         self._handover: tuple[Any, _Traced] | None = None
 
     def init(self, *args: Any, **kwargs: Any) -> Logs:
@@ -125,12 +121,9 @@ class Captured:
             SchemaError: two calls disagree about a key.
             CaptureError: a log inside a primitive that capture cannot see through.
         """
-        logs = self.empty(self.trace(args, kwargs).schema)
+        schema = self.trace(args, kwargs).schema
+        logs = Logs.empty(schema, rows=self._rows, explicit=False)
         return place(logs, placement_of(jax.tree.leaves((args, kwargs))))
-
-    def empty(self, schema: Schema) -> Logs:
-        """Empty logs of that schema, with the rows and totals this function keeps."""
-        return Logs.empty(schema, rows=self._rows, explicit=False, keep_totals=self._keep_totals)
 
     def __call__(self, logs: Logs, /, *args: Any, **kwargs: Any) -> tuple[Logs, Any]:
         """`(logs after the step, what the function returns)`.
@@ -145,11 +138,25 @@ class Captured:
                 f"logs, out = captured(logs, *args), with logs = captured.init(*args) at first"
             )
         batch_size = _leading(args, kwargs)
-        logs, _, out = self.step(logs, self.trace(args, kwargs), batch_size=batch_size)
-        return logs, out
+        cells, out = self.run(logs.schema, self.trace(args, kwargs))
+        return logs.push(cells, batch_size=batch_size), out
 
-    def trace(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Traced:
-        """The function's program for these arguments, and what it logs."""
+    def trace(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        keep_shards: bool = False,
+        mapped: bool = False,
+    ) -> _Traced:
+        """The function's program for these arguments, and what it logs.
+
+        Args:
+            args: positional arguments.
+            kwargs: keyword arguments.
+            keep_shards: whether the shards of a shard_map keep their cells apart.
+            mapped: whether the function itself is run by each of several devices.
+        """
         leaves, in_tree = jax.tree.flatten((tuple(args), dict(kwargs)))
         dynamic = [_is_array(leaf) for leaf in leaves]
         static = [
@@ -171,22 +178,28 @@ class Captured:
                 return traced._replace(arrays=arrays)
         with capturing(self._hook):
             jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(*arrays)
-        return _Traced(jaxpr, jax.tree.structure(shape), schema_of(jaxpr), arrays, key)
+        schema = schema_of(jaxpr, keep_shards=keep_shards, mapped=mapped)
+        return _Traced(jaxpr, jax.tree.structure(shape), schema, arrays, key)
 
-    def step(
-        self, logs: Logs, traced: _Traced, *, batch_size: float = 1.0
-    ) -> tuple[Logs, jax.Array, Any]:
-        """`(logs after the step, the step's packed row, what the function returns)`."""
+    def run(self, room: Schema, traced: _Traced) -> tuple[StepCells, Any]:
+        """`(what the step logs, what the function returns)`.
+
+        Args:
+            room: what there is room for.
+            traced: the program, of `trace`.
+
+        Raises:
+            SchemaMismatchError: it logs something else.
+        """
         try:
-            _check_room(logs.schema, traced.schema)
+            _check_room(room, traced.schema)
         except SchemaMismatchError:
             # Whoever grows the logs calls again at once; the function is not traced twice.
             if not any(isinstance(const, Tracer) for const in traced.jaxpr.consts):
                 self._handover = (traced.key, traced._replace(arrays=()))
             raise
-        outs, cells = Interpreter(logs.schema, RULES).run(traced.jaxpr, traced.arrays)
-        logs, row = logs.push(cells, batch_size=batch_size)
-        return logs, row, jax.tree.unflatten(traced.out_tree, outs)
+        outs, cells = Interpreter(room, RULES).run(traced.jaxpr, traced.arrays)
+        return cells, jax.tree.unflatten(traced.out_tree, outs)
 
 
 def _check_room(room: Schema, needed: Schema) -> None:

@@ -14,7 +14,14 @@ from typing import Any
 import jax
 from jax.extend.core import Literal
 
-from jaxlog.compat import bind_equation, equation_context, opened, to_varying, varying_axes
+from jaxlog.compat import (
+    bind_equation,
+    equation_context,
+    opened,
+    spread_out,
+    to_varying,
+    varying_axes,
+)
 from jaxlog.logs.cells import Cells, StepCells, contribution, fold_axes, merge_steps, neutral
 from jaxlog.logs.schema import Entry, Schema
 from jaxlog.tracing.primitive import log_p
@@ -90,6 +97,9 @@ class Interpreter:
             mask = next(rest) if call.masked else None
             cells = contribution(entry, operands[0], weight, mask)
         self.note_varying([call.name], *operands)
+        if call.constant and call.options.syncs:
+            for shards in self._shards[-1:]:
+                shards.varying[call.name] = frozenset(shards.sizes)
         return {call.name: self._typed(fold_axes(entry, cells, leading))}
 
     # ---- inside shard_map -----------------------------------------------------------------------
@@ -102,6 +112,10 @@ class Interpreter:
             yield
         finally:
             self._shards.pop()
+
+    def keeps(self, name: str) -> bool:
+        """Whether the shards of the shard_map that just ended stay apart under this name."""
+        return self.entries[name].on_mesh and not self._shards
 
     def note_varying(self, names: Sequence[str], *values: Any) -> None:
         """Notes over which mesh axes what is logged under these names differs."""
@@ -119,7 +133,7 @@ class Interpreter:
 
     def merge(self, a: StepCells, b: StepCells) -> StepCells:
         """What was logged in `a`, then in `b`."""
-        return merge_steps(self.entries, a, b)
+        return merge_steps(self.entries, a, b, in_shard=bool(self._shards))
 
     def names(self, *jaxprs: Any) -> list[str]:
         """The names that some of the jaxprs may log, in program order."""
@@ -127,7 +141,13 @@ class Interpreter:
 
     def neutral(self, names: Sequence[str]) -> StepCells:
         """Cells of those names, none of them logged."""
-        return {name: self._typed(neutral(self.entries[name])) for name in names}
+        return {name: self._neutral(self.entries[name]) for name in names}
+
+    def _neutral(self, entry: Entry) -> Cells:
+        cells = neutral(entry)
+        if self._shards or entry.spread is None or not entry.on_mesh:
+            return self._typed(cells)
+        return spread_out(cells, entry.spread.mesh, entry.spread.axes)
 
     def jitted(self, eqn: Any, build: Callable[[Any], Any]) -> Any:
         """One jitted function for each jaxpr, so that a function called twice is traced once."""
