@@ -24,7 +24,7 @@ __all__ = ["Logs"]
 
 _DEFAULT_ROWS = 64
 # A carry keeps its structure, so these traces cannot take in a new key; jit and vmap can.
-_CARRIES = frozenset({"scan", "while_body", "while_cond", "fori_loop", "cond"})
+_CARRIES = frozenset({"scan", "while_body", "while_cond", "fori_loop", "cond", "switch"})
 
 
 @jax.tree_util.register_pytree_node_class
@@ -95,7 +95,7 @@ class Logs:
         Raises:
             LogArgumentError: `rows` is not positive.
         """
-        if not isinstance(rows, int) or rows < 1:
+        if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
             raise LogArgumentError(f"Logs.empty(rows={rows!r}): takes a positive int")
         states = {e.name: neutral(e)["metric"] for e in schema if e.metric is not None}
         return cls(
@@ -176,15 +176,15 @@ class Logs:
             new = self.schema.find(entry.name) is None
             what = "a new key" if new else "a key with another dtype or weighting"
             raise SchemaError(
-                f"logs.log({entry.name!r}, ...) is {what} inside a {carry}, whose carry "
-                f"cannot change its structure; declare it on the logs that go in: "
+                f"logs.log({entry.name!r}, ...) is {what} inside a {carry}, which cannot "
+                f"change the structure of the logs; declare it on the logs that go in: "
                 f"logs = logs.log({entry.name!r}, <a value like it>).reset()"
             )
         return self._widened(schema)
 
     def _widened(self, schema: Schema) -> Self:
         """Rows already on the tape say that they did not log the new key."""
-        wide = type(self).empty(schema, rows=self.tape.rows.shape[0])
+        wide = type(self).empty(schema, **self._made)
         for entry in self.schema:
             if schema.find(entry.name) != entry:
                 raise SchemaError(
@@ -196,7 +196,9 @@ class Logs:
         filler = jnp.broadcast_to(nothing, (self.tape.rows.shape[0], width))
         rows = lax.concatenate([self.tape.rows, filler], 1)
         tape = Tape(rows, self.tape.steps)
-        totals = lax.dynamic_update_slice(wide.totals, self.totals, (0,))
+        totals = self.totals
+        if totals is not None:
+            totals = lax.dynamic_update_slice(wide.totals, totals, (0,))
         return wide._replace(
             tape=tape,
             totals=totals,
@@ -235,12 +237,7 @@ class Logs:
 
     def reset(self) -> Self:
         """Logs of the same schema in which nothing has been logged."""
-        return type(self).empty(
-            self.schema,
-            rows=self.tape.rows.shape[0],
-            explicit=self._explicit,
-            keep_totals=self.totals is not None,
-        )
+        return type(self).empty(self.schema, **self._made)
 
     # ---- reading ----------------------------------------------------------------------------
 
@@ -272,16 +269,30 @@ class Logs:
 
     # ---- several logs -----------------------------------------------------------------------
 
+    @property
+    def _made(self) -> dict[str, Any]:
+        """The options of `empty` that these logs were made with."""
+        return {
+            "rows": self.tape.rows.shape[0],
+            "explicit": self._explicit,
+            "keep_totals": self.totals is not None,
+        }
+
     def merge(self, other: Logs) -> Self:
         """The logs of both: first the steps of `self`, then those of `other`.
 
         Raises:
-            SchemaError: the two hold different keys.
+            SchemaError: the two hold different keys, or were not made in the same way.
         """
-        if self.schema != other.schema or (self.totals is None) != (other.totals is None):
+        if self.schema != other.schema:
             raise SchemaError(
                 f"logs.merge(other): the two hold different keys: "
                 f"{[e.name for e in self.schema]} and {[e.name for e in other.schema]}"
+            )
+        if self._made != other._made:
+            raise SchemaError(
+                f"logs.merge(other): the two are made in different ways, {self._made} and "
+                f"{other._made}; give both the same options of Logs.empty or capture"
             )
         totals = self.totals
         if totals is not None:
