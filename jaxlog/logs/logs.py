@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -18,7 +17,7 @@ from jaxlog.logs.cells import StepCells, contribution, merge, neutral
 from jaxlog.logs.hooks import find_hook
 from jaxlog.logs.lowering import entry_of, lower_call
 from jaxlog.logs.schema import Entry, Schema
-from jaxlog.logs.tape import Tape, decode_rows, merge_tapes, pack_cells, push_row
+from jaxlog.logs.tape import Tape, blank_row, decode_rows, merge_tapes, pack_cells, push_row
 
 __all__ = ["Logs"]
 
@@ -191,9 +190,8 @@ class Logs:
                     f"logs.log({entry.name!r}, ...) with another dtype or weighting than before; "
                     f"use one dtype, and batch_size= in each call or in none"
                 )
-        width = wide.tape.rows.shape[1] - self.tape.rows.shape[1]
-        nothing = pack_cells(schema, wide.pending)[-width:]
-        filler = jnp.broadcast_to(nothing, (self.tape.rows.shape[0], width))
+        nothing = blank_row(schema.entries[len(self.schema) :])
+        filler = np.broadcast_to(nothing, (self.tape.rows.shape[0], len(nothing)))
         rows = lax.concatenate([self.tape.rows, filler], 1)
         tape = Tape(rows, self.tape.steps)
         totals = self.totals
