@@ -168,6 +168,11 @@ def varying_axes(x: Any) -> frozenset[str]:
     return frozenset(getattr(kind, "varying", None) or getattr(aval, "vma", None) or ())
 
 
+def is_checked(axis: str) -> bool:
+    """Whether JAX tracks over which mesh axes values differ, in the shard_map around this code."""
+    return axis in varying_axes(jax.lax.axis_index(axis))
+
+
 def to_varying(x: Any, axes: Sequence[str]) -> Any:
     """`x` typed as if it differed over mesh axes, as a loop's carry inside shard_map must be.
 

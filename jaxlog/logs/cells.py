@@ -26,6 +26,7 @@ __all__ = [
     "merge",
     "merge_steps",
     "neutral",
+    "neutral_scalar",
     "neutral_steps",
     "strong",
 ]
@@ -39,7 +40,8 @@ def strong(value: Any, dtype: str) -> jax.Array:
     return lax.convert_element_type(value, jnp.dtype(dtype))
 
 
-def _neutral_scalar(role: Role) -> np.ndarray:
+def neutral_scalar(role: Role) -> np.ndarray:
+    """What changes nothing: 0 in a sum, the greatest value in a minimum, the least in a maximum."""
     dtype = np.dtype(role.dtype)
     if role.fold == "add":
         return np.zeros((), dtype)
@@ -53,7 +55,7 @@ def neutral(entry: Entry) -> Cells:
 
     They are numpy arrays: constants of a program, and on the host no program at all.
     """
-    cells: Cells = {role.name: _neutral_scalar(role) for role in entry.roles}
+    cells: Cells = {role.name: neutral_scalar(role) for role in entry.roles}
     if entry.metric is not None:
         zeros = [np.zeros(leaf.shape, leaf.dtype) for leaf in entry.leaves]
         example: Metric = jax.tree.unflatten(entry.metric, zeros)

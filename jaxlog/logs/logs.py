@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlog.compat import traced_for
+from jaxlog.compat import is_checked, traced_for, varying_axes
 from jaxlog.errors import LogArgumentError, SchemaError
 from jaxlog.logs import totals as running
 from jaxlog.logs.arguments import check_call
@@ -18,13 +17,13 @@ from jaxlog.logs.cells import StepCells, contribution, merge, neutral
 from jaxlog.logs.hooks import find_hook
 from jaxlog.logs.lowering import entry_of, lower_call
 from jaxlog.logs.schema import Entry, Schema
-from jaxlog.logs.tape import Tape, decode_rows, merge_tapes, pack_cells, push_row
+from jaxlog.logs.tape import Tape, blank_row, decode_rows, merge_tapes, pack_cells, push_row
 
 __all__ = ["Logs"]
 
 _DEFAULT_ROWS = 64
 # A carry keeps its structure, so these traces cannot take in a new key; jit and vmap can.
-_CARRIES = frozenset({"scan", "while_body", "while_cond", "fori_loop", "cond"})
+_CARRIES = frozenset({"scan", "while_body", "while_cond", "fori_loop", "cond", "switch"})
 
 
 @jax.tree_util.register_pytree_node_class
@@ -63,6 +62,7 @@ class Logs:
         pending: StepCells | None = None,
         *,
         explicit: bool = True,
+        reduced: tuple[str, ...] = (),
     ) -> None:
         """Use `Logs.empty` or `captured.init`; without arguments this is `Logs.empty()`."""
         self.schema = schema
@@ -71,6 +71,7 @@ class Logs:
         self.metrics = metrics or {}
         self.pending = pending or {}
         self._explicit = explicit
+        self._reduced = reduced
 
     # ---- construction -----------------------------------------------------------------------
 
@@ -92,7 +93,7 @@ class Logs:
         Raises:
             LogArgumentError: `rows` is not positive.
         """
-        if not isinstance(rows, int) or rows < 1:
+        if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
             raise LogArgumentError(f"Logs.empty(rows={rows!r}): takes a positive int")
         states = {e.name: neutral(e)["metric"] for e in schema if e.metric is not None}
         return cls(
@@ -112,20 +113,20 @@ class Logs:
             "metrics": self.metrics,
             "pending": self.pending,
             "explicit": self._explicit,
+            "reduced": self._reduced,
         } | changes
         return type(self)(**fields)
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Arrays, then the static half."""
         children = (self.tape, self.totals, self.metrics, self.pending)
-        return children, (self.schema, self._explicit)
+        return children, (self.schema, self._explicit, self._reduced)
 
     @classmethod
     def tree_unflatten(cls, static: tuple[Any, ...], children: Sequence[Any]) -> Self:
         """The inverse of `tree_flatten`."""
-        schema, explicit = static
         new = object.__new__(cls)
-        new.schema, new._explicit = schema, explicit
+        new.schema, new._explicit, new._reduced = static
         new.tape, new.totals, new.metrics, new.pending = children
         return new
 
@@ -173,24 +174,23 @@ class Logs:
             new = self.schema.find(entry.name) is None
             what = "a new key" if new else "a key with another dtype or weighting"
             raise SchemaError(
-                f"logs.log({entry.name!r}, ...) is {what} inside a {carry}, whose carry "
-                f"cannot change its structure; declare it on the logs that go in: "
+                f"logs.log({entry.name!r}, ...) is {what} inside a {carry}, which cannot "
+                f"change the structure of the logs; declare it on the logs that go in: "
                 f"logs = logs.log({entry.name!r}, <a value like it>).reset()"
             )
         return self._widened(schema)
 
     def _widened(self, schema: Schema) -> Self:
         """Rows already on the tape say that they did not log the new key."""
-        wide = type(self).empty(schema, rows=self.tape.rows.shape[0])
+        wide = type(self).empty(schema, **self._made)
         for entry in self.schema:
             if schema.find(entry.name) != entry:
                 raise SchemaError(
                     f"logs.log({entry.name!r}, ...) with another dtype or weighting than before; "
                     f"use one dtype, and batch_size= in each call or in none"
                 )
-        width = wide.tape.rows.shape[1] - self.tape.rows.shape[1]
-        nothing = pack_cells(schema, wide.pending)[-width:]
-        filler = jnp.broadcast_to(nothing, (self.tape.rows.shape[0], width))
+        nothing = blank_row(schema.entries[len(self.schema) :])
+        filler = np.broadcast_to(nothing, (self.tape.rows.shape[0], len(nothing)))
         rows = lax.concatenate([self.tape.rows, filler], 1)
         tape = Tape(rows, self.tape.steps)
         totals = lax.dynamic_update_slice(wide.totals, self.totals, (0,))
@@ -229,11 +229,7 @@ class Logs:
 
     def reset(self) -> Self:
         """Logs of the same schema in which nothing has been logged."""
-        return type(self).empty(
-            self.schema,
-            rows=self.tape.rows.shape[0],
-            explicit=self._explicit,
-        )
+        return type(self).empty(self.schema, **self._made)
 
     # ---- reading ----------------------------------------------------------------------------
 
@@ -257,16 +253,27 @@ class Logs:
 
     # ---- several logs -----------------------------------------------------------------------
 
+    @property
+    def _made(self) -> dict[str, Any]:
+        """The options of `empty` that these logs were made with."""
+        return {"rows": self.tape.rows.shape[0], "explicit": self._explicit}
+
     def merge(self, other: Logs) -> Self:
         """The logs of both: first the steps of `self`, then those of `other`.
 
         Raises:
-            SchemaError: the two hold different keys.
+            SchemaError: the two hold different keys, or were not made in the same way.
         """
         if self.schema != other.schema:
             raise SchemaError(
                 f"logs.merge(other): the two hold different keys: "
                 f"{[e.name for e in self.schema]} and {[e.name for e in other.schema]}"
+            )
+        mine, theirs = ({**x._made, "reduced over": x._reduced} for x in (self, other))
+        if mine != theirs:
+            raise SchemaError(
+                f"logs.merge(other): the two are made in different ways, {mine} and {theirs}; give "
+                f"both the same options of Logs.empty or capture, and reduce both or neither"
             )
         totals = running.merge_totals(self.schema, self.totals, other.totals)
         metrics = {name: state.merge(other.metrics[name]) for name, state in self.metrics.items()}
@@ -287,10 +294,27 @@ class Logs:
 
         Args:
             axis_name: a mesh axis name or a tuple of them.
+
+        Raises:
+            SchemaError: they are reduced over it already, or the same on every shard: a sum would
+                come out once for each.
         """
+        axes = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+        if again := [axis for axis in axes if axis in self._reduced]:
+            raise SchemaError(
+                f"logs.reduce({axis_name!r}): these logs are reduced over {again} already; reduce "
+                f"them once, at the end, or go on from logs.reset()"
+            )
+        for axis in axes:
+            if is_checked(axis) and axis not in varying_axes(self.totals):
+                raise SchemaError(
+                    f"logs.reduce({axis_name!r}): these logs are the same on every shard along "
+                    f"{axis!r}; they are reduced already, leave it out"
+                )
         totals = running.reduce_totals(self.schema, self.totals, axis_name)
         metrics = {name: state.reduce_mesh(axis_name) for name, state in self.metrics.items()}
-        return self._replace(totals=totals, metrics=metrics)
+        reduced = (*self._reduced, *axes)
+        return self._replace(totals=totals, metrics=metrics, reduced=reduced)
 
     def __repr__(self) -> str:
         names = ", ".join(entry.name for entry in self.schema)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxlog.logs.cells import strong
+from jaxlog.logs.cells import neutral_scalar, strong
 from jaxlog.logs.roles import Role, scalar_roles
 from jaxlog.logs.schema import Entry, LeafSpec, Options
 from jaxlog.metrics import Metric
@@ -130,18 +130,26 @@ def _lower_metric(name: str, metric: Metric, options: Options, *, constant: bool
 
 
 def _as_array(value: Any) -> jax.Array:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return _as_integer(value)
-    array = jnp.asarray(value)
+    array = jnp.asarray(_held(value) if isinstance(value, (int, np.ndarray, np.generic)) else value)
     return strong(array, _stored_dtype(array.dtype))
 
 
-def _as_integer(value: int) -> jax.Array:
-    """A Python int: exact where the widest integer of this process holds it."""
-    info = np.iinfo(jnp.int64 if jax.config.read("jax_enable_x64") else jnp.int32)
-    if info.min <= value <= info.max:
-        return jnp.asarray(value, info.dtype)
-    return jnp.asarray(float(value), jnp.float32)
+def _held(value: Any) -> Any:
+    """A host value in a dtype that this process has: an integer too wide for it becomes a float.
+
+    Left as it is, `jnp.asarray` would cut off the upper half of an int64 where x64 is off.
+    """
+    host = np.asarray(value)
+    if host.dtype.kind not in "iuO" or (host.dtype.kind != "O" and host.dtype.itemsize < 8):
+        return value
+    wide = bool(jax.config.read("jax_enable_x64"))
+    if wide and host.dtype == np.uint64:
+        return host
+    info = np.iinfo(np.int64 if wide else np.int32)
+    if not host.size or (info.min <= host.min() and host.max() <= info.max):
+        return host.astype(info.dtype)
+    with np.errstate(over="ignore"):
+        return host.astype(np.float64 if wide else np.float32)
 
 
 def _stored_dtype(dtype: Any) -> str:
@@ -153,7 +161,7 @@ def _stored_dtype(dtype: Any) -> str:
 
 
 def _as_weight(batch_size: Any) -> jax.Array:
-    weight = jnp.asarray(batch_size)
+    weight = _as_array(batch_size)
     return strong(weight, "float64" if weight.dtype.itemsize == 8 else "float32")
 
 
@@ -166,15 +174,12 @@ def _fold_masked(
     value = jnp.broadcast_to(value, shape)
     present = mask.any()
     if reduce_fx == "mean":
-        count = mask.sum(dtype="float32")
-        total = jnp.where(mask, strong(value, "float32"), jnp.float32(0)).sum()
-        return total / jnp.maximum(count, jnp.float32(1)), count, present
+        dtype = "float64" if value.dtype.itemsize == 8 else "float32"
+        count = mask.sum(dtype=dtype)
+        total = jnp.sum(strong(value, dtype), where=mask)
+        return total / jnp.maximum(count, jnp.ones((), dtype)), count, present
     if reduce_fx == "sum":
         return jnp.sum(value, where=mask, dtype=value.dtype), None, present
-    floating = jnp.issubdtype(value.dtype, jnp.floating)
-    info = None if floating else jnp.iinfo(value.dtype)
-    if reduce_fx == "min":
-        greatest = jnp.inf if info is None else info.max
-        return jnp.min(value, where=mask, initial=greatest), None, present
-    least = -jnp.inf if info is None else info.min
-    return jnp.max(value, where=mask, initial=least), None, present
+    nothing = neutral_scalar(Role(reduce_fx, str(value.dtype)))
+    reduce = jnp.min if reduce_fx == "min" else jnp.max
+    return reduce(value, where=mask, initial=nothing), None, present

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,11 +12,11 @@ import numpy as np
 from jax import lax
 
 from jaxlog.compat import beside
-from jaxlog.logs.cells import StepCells
-from jaxlog.logs.packing import pack, unpack_host
+from jaxlog.logs.cells import StepCells, neutral_steps
+from jaxlog.logs.packing import pack, pack_host, unpack_host
 from jaxlog.logs.schema import Entry, Schema
 
-__all__ = ["Column", "Tape", "decode_rows", "merge_tapes", "pack_cells", "push_row"]
+__all__ = ["Column", "Tape", "blank_row", "decode_rows", "merge_tapes", "pack_cells", "push_row"]
 
 
 class Tape(NamedTuple):
@@ -51,6 +52,14 @@ def pack_cells(schema: Schema, cells: StepCells) -> jax.Array:
             roles.append(role)
             values.append(_column(cells[entry.name], role.name))
     return pack(values, roles)
+
+
+def blank_row(entries: Sequence[Entry]) -> np.ndarray:
+    """What a step that logged none of these has in its row; numpy, so nothing is computed."""
+    nothing = neutral_steps(entries)
+    roles = [(entry.name, role) for entry in entries for role in entry.columns]
+    values = [nothing[name].get(role.name, np.float32(np.nan)) for name, role in roles]
+    return pack_host(values, [role for _, role in roles])
 
 
 def _column(cells: dict[str, Any], role: str) -> jax.Array:

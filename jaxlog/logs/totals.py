@@ -46,6 +46,8 @@ def _add(a: Pair, b: Pair) -> Pair:
 
 def _pair(value: jax.Array) -> Pair:
     """A scalar of any stored dtype as a pair, exact up to 48 bits."""
+    if value.dtype.itemsize == 8:
+        value = strong(value, "float64")
     if jnp.issubdtype(value.dtype, jnp.floating):
         high = strong(value, "float32")
         rest = strong(value - strong(high, str(value.dtype)), "float32")
