@@ -6,7 +6,7 @@ Each function takes the entry, which fixes dtypes and structure, so cells never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -25,7 +25,6 @@ __all__ = [
     "merge_steps",
     "neutral",
     "neutral_scalar",
-    "neutral_steps",
     "strong",
 ]
 
@@ -130,11 +129,6 @@ def _cell(role: Role, value: Any, weight: Any | None, nothing: jax.Array) -> jax
     if role.name == "units":
         return jnp.ones(nothing.shape, role.dtype)
     return strong(value, role.dtype)
-
-
-def neutral_steps(entries: Sequence[Entry]) -> StepCells:
-    """Cells of several entries, none of them logged."""
-    return {entry.name: neutral(entry) for entry in entries}
 
 
 def merge_steps(entries: Mapping[str, Entry], a: StepCells, b: StepCells) -> StepCells:
