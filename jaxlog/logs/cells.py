@@ -7,7 +7,7 @@ Each function takes the entry, which fixes dtypes and structure, so cells never 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -27,7 +27,6 @@ __all__ = [
     "merge_steps",
     "neutral",
     "neutral_scalar",
-    "neutral_steps",
     "strong",
 ]
 
@@ -132,11 +131,6 @@ def _cell(role: Role, value: Any, weight: Any | None, nothing: jax.Array) -> jax
     if role.name == "units":
         return jnp.ones(nothing.shape, role.dtype)
     return strong(value, role.dtype)
-
-
-def neutral_steps(entries: Sequence[Entry]) -> StepCells:
-    """Cells of several entries, none of them logged."""
-    return {entry.name: neutral(entry) for entry in entries}
 
 
 def merge_steps(

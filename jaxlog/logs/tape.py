@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from jaxlog.compat import beside
-from jaxlog.logs.cells import StepCells, neutral_steps
+from jaxlog.logs.cells import StepCells, neutral
 from jaxlog.logs.packing import pack, pack_host, unpack_host
 from jaxlog.logs.schema import Entry, Schema
 
@@ -56,10 +56,11 @@ def pack_cells(schema: Schema, cells: StepCells) -> jax.Array:
 
 def blank_row(entries: Sequence[Entry]) -> np.ndarray:
     """What a step that logged none of these has in its row; numpy, so nothing is computed."""
-    nothing = neutral_steps(entries)
-    roles = [(entry.name, role) for entry in entries for role in entry.columns]
-    values = [nothing[name].get(role.name, np.float32(np.nan)) for name, role in roles]
-    return pack_host(values, [role for _, role in roles])
+    values: list[np.ndarray] = []
+    for entry in entries:
+        cells = neutral(entry) | {"value": np.full((), np.nan, np.float32)}
+        values += [cells[role.name] for role in entry.columns]
+    return pack_host(values, [role for entry in entries for role in entry.columns])
 
 
 def _column(cells: dict[str, Any], role: str) -> jax.Array:
