@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.extend.core
+from jax.core import eval_jaxpr
 from jax.extend import source_info_util
 
 _ON_HOST: contextvars.ContextVar[bool] = contextvars.ContextVar("jaxlog_on_host", default=False)
@@ -102,6 +103,11 @@ def without_consts(closed: Any) -> tuple[Any, list[Any]]:
     if not consts:
         return jaxpr, []
     return jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars]), list(consts)
+
+
+def evaluate(jaxpr: Any, operands: Sequence[Any]) -> list[Any]:
+    """The results of an open jaxpr without constants."""
+    return eval_jaxpr(jaxpr, (), *operands)
 
 
 def is_jaxpr(x: Any) -> bool:

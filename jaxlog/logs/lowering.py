@@ -32,6 +32,7 @@ class LogCall:
             JAX takes it to be equal on all shards, yet each of them means its own.
         metric: tree structure of a metric's state.
         leaves: shapes and dtypes of its leaves.
+        lazy: whether it is evaluated only at steps that are written.
     """
 
     name: str
@@ -42,6 +43,7 @@ class LogCall:
     constant: bool
     metric: Any = None
     leaves: tuple[LeafSpec, ...] = ()
+    lazy: bool = False
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -79,7 +81,7 @@ def entry_of(call: LogCall, *, repeated: bool, optional: bool) -> Entry:
     optional = optional or call.masked
     if call.metric is not None:
         roles = (Role("units", "int32"),) if optional else ()
-        return Entry(call.name, call.options, roles, call.metric, call.leaves)
+        return Entry(call.name, call.options, roles, call.metric, call.leaves, lazy=call.lazy)
     roles = scalar_roles(
         call.options.reduce_fx,
         call.dtype,
@@ -87,7 +89,7 @@ def entry_of(call: LogCall, *, repeated: bool, optional: bool) -> Entry:
         repeated=repeated,
         optional=optional,
     )
-    return Entry(call.name, call.options, roles)
+    return Entry(call.name, call.options, roles, lazy=call.lazy)
 
 
 def lower_call(

@@ -84,11 +84,15 @@ class Recording:
         whole: what the step logs as one.
         shards: what the shards of a shard_map log, each leaf with an axis of shards in front; None
             where there are none.
+        due: whether the step to come is written, bool, shape (); None where nobody asks.
     """
 
-    def __init__(self, schema: Schema, steps: Any, whole: Part, shards: Part | None) -> None:
+    def __init__(
+        self, schema: Schema, steps: Any, whole: Part, shards: Part | None, due: Any = None
+    ) -> None:
         """Use `Recording.empty`."""
         self.schema = schema
+        self.due = due
         self.steps = steps
         self.whole = whole
         self.shards = shards
@@ -105,12 +109,16 @@ class Recording:
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Schema]:
         """Arrays, then the static half."""
-        return (self.steps, self.whole, self.shards), self.schema
+        return (self.steps, self.whole, self.shards, self.due), self.schema
 
     @classmethod
     def tree_unflatten(cls, schema: Schema, children: Sequence[Any]) -> Self:
         """The inverse of `tree_flatten`."""
         return cls(schema, *children)
+
+    def when(self, due: Any) -> Self:
+        """This recording, before a step that is written or not."""
+        return type(self)(self.schema, self.steps, self.whole, self.shards, due)
 
     @property
     def spread(self) -> Spread | None:
@@ -135,7 +143,8 @@ class Recording:
         if shards is not None:
             shards, shard_row = _advance_shards(kept, shards, cells, at)
         steps = self.steps + jnp.int32(1)
-        return type(self)(self.schema, steps, part, shards), (row, shard_row)
+        # What is donated comes back, or JAX warns of a buffer that it cannot use.
+        return type(self)(self.schema, steps, part, shards, self.due), (row, shard_row)
 
 
 def spread_of(schema: Schema) -> Spread | None:

@@ -93,6 +93,7 @@ class Entry:
         metric: tree structure of the metric state, or None for a scalar.
         leaves: shapes and dtypes of the state's leaves.
         spread: over which shards it is kept apart; None where the step itself reduces it.
+        lazy: whether some call of it is evaluated only at steps that are written.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Entry:
     metric: Any = None
     leaves: tuple[LeafSpec, ...] = ()
     spread: Spread | None = None
+    lazy: bool = False
 
     @property
     def columns(self) -> tuple[Role, ...]:
@@ -150,11 +152,11 @@ class Entry:
                 f"{_kind(other)}; give one of them another name"
             )
         alike = self.spread == other.spread
-        spread = self.spread if alike else None
+        kept = {"spread": self.spread if alike else None, "lazy": self.lazy or other.lazy}
         if self.metric is not None:
-            return dataclasses.replace(self if self.roles else other, spread=spread)
+            return dataclasses.replace(self if self.roles else other, **kept)
         roles = _join_roles(self, other, repeated=not alike)
-        return dataclasses.replace(self, roles=roles, spread=spread)
+        return dataclasses.replace(self, roles=roles, **kept)
 
     def optional(self) -> Entry:
         """This entry, able to say that a step did not log it."""
@@ -241,6 +243,11 @@ class Schema:
     def words(self) -> int:
         """Width of a row of the tape in 32-bit words."""
         return sum(role.words for entry in self.entries for role in entry.columns)
+
+    @property
+    def lazy(self) -> bool:
+        """Whether a step has to be told if it is one that is written."""
+        return any(entry.lazy for entry in self.entries)
 
     def part(self, *, on_mesh: bool) -> Schema:
         """The entries whose cells have an axis of shards in front, or those without."""

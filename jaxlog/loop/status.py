@@ -81,10 +81,8 @@ class Status:
     @property
     def is_logging_step(self) -> bool:
         """Whether the row of the running training batch is one that is written."""
-        settings, group = self._run.settings, self._run.recorders["train"].group
-        every = settings.log_every_n_steps
-        is_last = group + 1 == settings.accumulate_grad_batches
-        return bool(every) and is_last and (self.global_step + 1) % every == 0
+        group = self._run.recorders["train"].group
+        return self._run.settings.is_written(self.global_step, group)
 
     @property
     def batch_size(self) -> float | None:

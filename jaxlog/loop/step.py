@@ -76,11 +76,11 @@ class LoopStep:
             self._placement = placement_of(jax.tree.leaves((args, kwargs)))
             self._recording = self._fresh(Schema())
         try:
-            run = self._compiled(self._recording, *args, **kwargs)
+            run = self._compiled(self._told(), *args, **kwargs)
         except SchemaMismatchError as mismatch:
             # At the first call, and whenever another trace of the step logs something new.
             self._grow(mismatch.needed)
-            run = self._compiled(self._recording, *args, **kwargs)
+            run = self._compiled(self._told(), *args, **kwargs)
         self._recording, self.last_rows, out = run
         if self._mapped and jax.process_count() > 1:
             self.last_rows = None  # those of this process are not those that will be written
@@ -92,12 +92,22 @@ class LoopStep:
             self._recorder.add_segment(self.take())
         return out
 
+    def _told(self) -> Recording:
+        """The recording, which knows whether this step is written if the step asks for it."""
+        recording = self._recording
+        assert recording is not None  # made before the first call
+        if not recording.schema.lazy:
+            return recording
+        due = np.asarray(self._recorder.is_due)
+        here = (self._count_here,) if self._mapped else ()
+        return recording.when(np.broadcast_to(due, here))
+
     def _compile(self, count: int) -> Any:
         """The step with its recording in front, compiled for calls with `count` arguments."""
 
         def run(recording: Recording, *args: Any, **kwargs: Any) -> Any:
             traced = self._captured.trace(args, kwargs, keep_shards=True, mapped=self._mapped)
-            cells, out = self._captured.run(recording.schema, traced)
+            cells, out = self._captured.run(recording.schema, traced, due=recording.due)
             return (*recording.push(cells), out)
 
         run.__name__ = run.__qualname__ = getattr(self, "__name__", "step")
@@ -120,13 +130,19 @@ class LoopStep:
         """Those of pmap, of all processes."""
         return self._kwargs.get("devices") or jax.devices()
 
+    @property
+    def _count_here(self) -> int:
+        """How many of pmap's devices are this process's."""
+        return sum(device.process_index == jax.process_index() for device in self._devices)
+
     def _fresh(self, schema: Schema) -> Recording:
         recording = Recording.empty(schema, self._recorder.rows)
         if not self._mapped:
             return place_recording(recording, self._placement)
         # Each device keeps its own recording; the host reduces them.
-        here = sum(device.process_index == jax.process_index() for device in self._devices)
-        return jax.tree.map(lambda x: np.broadcast_to(x, (here, *np.shape(x))), recording)
+        return jax.tree.map(
+            lambda x: np.broadcast_to(x, (self._count_here, *np.shape(x))), recording
+        )
 
     def _grow(self, needed: Schema) -> None:
         schema = self.schema.join(needed) if len(self.schema) else needed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -176,17 +177,19 @@ class Captured:
             self._handover = None
             if _same(known, key):
                 return traced._replace(arrays=arrays)
-        with capturing(self._hook):
+        with capturing(self._hook) as traced:
             jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(*arrays)
         schema = schema_of(jaxpr, keep_shards=keep_shards, mapped=mapped)
+        _warn_of_lost(traced - {entry.name for entry in schema})
         return _Traced(jaxpr, jax.tree.structure(shape), schema, arrays, key)
 
-    def run(self, room: Schema, traced: _Traced) -> tuple[StepCells, Any]:
+    def run(self, room: Schema, traced: _Traced, *, due: Any = None) -> tuple[StepCells, Any]:
         """`(what the step logs, what the function returns)`.
 
         Args:
             room: what there is room for.
             traced: the program, of `trace`.
+            due: whether the step is written, bool, shape (); None for always.
 
         Raises:
             SchemaMismatchError: it logs something else.
@@ -198,8 +201,20 @@ class Captured:
             if not any(isinstance(const, Tracer) for const in traced.jaxpr.consts):
                 self._handover = (traced.key, traced._replace(arrays=()))
             raise
-        outs, cells = Interpreter(room, RULES).run(traced.jaxpr, traced.arrays)
+        outs, cells = Interpreter(room, RULES, due).run(traced.jaxpr, traced.arrays)
         return cells, jax.tree.unflatten(traced.out_tree, outs)
+
+
+def _warn_of_lost(names: set[str]) -> None:
+    if names:
+        warnings.warn(
+            f"{sorted(names)} {'are' if len(names) > 1 else 'is'} logged in code that the step's "
+            f"program does not hold, and will not be recorded: a function that was only traced "
+            f"(eval_shape), the primal of a custom derivative under grad, or, in a scan under "
+            f"grad, a cond or switch that returns nothing and decides the same in every iteration "
+            f"(JAX drops it); log it outside, or with mask= in place of the branch",
+            stacklevel=4,
+        )
 
 
 def _check_room(room: Schema, needed: Schema) -> None:

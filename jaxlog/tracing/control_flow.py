@@ -28,21 +28,22 @@ __all__ = ["RULES"]
 
 def _jit(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
     def build(jaxpr: Any) -> Any:
-        def run(*args: Any) -> Results:
-            return interpreter.run(jaxpr, args)
+        def run(due: Any, *args: Any) -> Results:
+            with interpreter.knowing(due):
+                return interpreter.run(jaxpr, args)
 
         run.__name__ = run.__qualname__ = eqn.params["name"]
         free = unspecified_sharding()
         shardings = {}
         if any(s is not free for s in eqn.params["in_shardings"]):
-            shardings["in_shardings"] = tuple(eqn.params["in_shardings"])
+            shardings["in_shardings"] = (free, *eqn.params["in_shardings"])
         if any(s is not free for s in eqn.params["out_shardings"]):
             shardings["out_shardings"] = (list(eqn.params["out_shardings"]), free)
         return jax.jit(
             run, inline=eqn.params["inline"], keep_unused=eqn.params["keep_unused"], **shardings
         )
 
-    return interpreter.jitted(eqn, build)(*args)
+    return interpreter.jitted(eqn, build)(interpreter.due, *args)
 
 
 def _scan(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
@@ -157,8 +158,8 @@ def _shard_map(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Resul
     mesh, axes = spread.mesh, spread.axes
     shards = Shards({axis: mesh.shape[axis] for axis in axes}, params["check_vma"])
 
-    def run(*args: Any) -> Results:
-        with interpreter.sharded(shards):
+    def run(due: Any, *args: Any) -> Results:
+        with interpreter.sharded(shards), interpreter.knowing(due):
             outs, cells = interpreter.run(params["jaxpr"], args)
         spoken = {name: speaking(entries[name], one, shards) for name, one in cells.items()}
         return outs, jax.tree.map(lambda x: jnp.asarray(x)[None], spoken)
@@ -166,11 +167,11 @@ def _shard_map(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Resul
     outs, cells = jax.shard_map(
         run,
         mesh=mesh,
-        in_specs=tuple(params["in_specs"]),
+        in_specs=(PartitionSpec(), *params["in_specs"]),
         out_specs=(list(params["out_specs"]), PartitionSpec(axes)),
         axis_names=set(axes),
         check_vma=params["check_vma"],
-    )(*args)
+    )(interpreter.due, *args)
     kept = {name for name in cells if interpreter.keeps(name)}
     whole = replicated({name: one for name, one in cells.items() if name not in kept}, mesh)
     folded = {name: fold_axes(entries[name], one, 1) for name, one in whole.items()}

@@ -12,18 +12,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jax.extend.core import Literal
 
 from jaxlog.compat import (
     bind_equation,
     equation_context,
+    evaluate,
     opened,
     spread_out,
     to_varying,
     varying_axes,
 )
 from jaxlog.logs.cells import Cells, StepCells, contribution, fold_axes, merge_steps, neutral
+from jaxlog.logs.lowering import LogCall
 from jaxlog.logs.schema import Entry, Schema
+from jaxlog.tracing.lazy import lazy_p
 from jaxlog.tracing.primitive import log_p
 from jaxlog.tracing.sites import logs_inside, sites
 
@@ -55,8 +60,15 @@ class Interpreter:
         entries: what each logged name folds into.
     """
 
-    def __init__(self, schema: Schema, rules: Mapping[str, Rule]) -> None:
-        """An interpreter of programs that log what `schema` holds."""
+    def __init__(self, schema: Schema, rules: Mapping[str, Rule], due: Any = None) -> None:
+        """An interpreter of programs that log what `schema` holds.
+
+        Args:
+            schema: what there is room for.
+            rules: one for each higher-order primitive.
+            due: whether the step is written, bool, shape (); None for always.
+        """
+        self.due = jnp.ones((), bool) if due is None else due
         self.entries: dict[str, Entry] = {entry.name: entry for entry in schema}
         self._rules = rules
         self._jitted: dict[int, Any] = {}
@@ -82,11 +94,12 @@ class Interpreter:
 
     def _logging(self, eqn: Any, operands: Sequence[Any]) -> Results:
         if eqn.primitive is log_p:
-            return [], self._log(eqn, operands)
+            return [], self._log(eqn.params["call"], operands)
+        if eqn.primitive is lazy_p:
+            return [], self._log_lazily(eqn.params["call"], eqn.params["jaxpr"], operands)
         return self._rules[eqn.primitive.name](self, eqn, operands)
 
-    def _log(self, eqn: Any, operands: Sequence[Any]) -> StepCells:
-        call = eqn.params["call"]
+    def _log(self, call: LogCall, operands: Sequence[Any]) -> StepCells:
         entry = self.entries[call.name]
         leading = operands[0].ndim - call.ranks[0]
         if call.metric is not None:
@@ -102,6 +115,16 @@ class Interpreter:
                 shards.varying[call.name] = frozenset(shards.sizes)
         return {call.name: self._typed(fold_axes(entry, cells, leading))}
 
+    def _log_lazily(self, call: LogCall, jaxpr: Any, operands: Sequence[Any]) -> StepCells:
+        def compute(*operands: Any) -> StepCells:
+            return self._log(call, evaluate(jaxpr, operands))
+
+        def skip(*operands: Any) -> StepCells:
+            del operands
+            return {call.name: self._typed(neutral(self.entries[call.name]))}
+
+        return lax.cond(self.due, compute, skip, *operands)
+
     # ---- inside shard_map -----------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -112,6 +135,15 @@ class Interpreter:
             yield
         finally:
             self._shards.pop()
+
+    @contextlib.contextmanager
+    def knowing(self, due: Any) -> Iterator[None]:
+        """What runs inside knows by this value, of its own trace, whether the step is written."""
+        before, self.due = self.due, due
+        try:
+            yield
+        finally:
+            self.due = before
 
     def keeps(self, name: str) -> bool:
         """Whether the shards of the shard_map that just ended stay apart under this name."""

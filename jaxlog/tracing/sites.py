@@ -14,9 +14,18 @@ from jaxlog.compat import is_jaxpr, manual_axes, opened, where_logged
 from jaxlog.errors import CaptureError, SchemaError
 from jaxlog.logs.lowering import LogCall, entry_of
 from jaxlog.logs.schema import Entry, Schema, Spread
+from jaxlog.tracing.lazy import lazy_p
 from jaxlog.tracing.primitive import log_p
 
-__all__ = ["INLINED", "Site", "logs_inside", "schema_of", "sites", "spread_of", "subjaxprs"]
+__all__ = [
+    "INLINED",
+    "Site",
+    "logs_inside",
+    "schema_of",
+    "sites",
+    "spread_of",
+    "subjaxprs",
+]
 
 # Primitives that run their one jaxpr exactly once.
 INLINED = frozenset(
@@ -53,13 +62,13 @@ def subjaxprs(eqn: Any) -> Iterator[Any]:
 
 def logs_inside(eqn: Any) -> bool:
     """Whether the equation is a log or holds one at any depth."""
-    if eqn.primitive is log_p:
-        return True
-    return any(_has_logs(jaxpr) for jaxpr in subjaxprs(eqn))
+    return _is_log(eqn) or any(
+        logs_inside(inner) for jaxpr in subjaxprs(eqn) for inner in opened(jaxpr)[0].eqns
+    )
 
 
-def _has_logs(jaxpr: Any) -> bool:
-    return any(logs_inside(eqn) for eqn in opened(jaxpr)[0].eqns)
+def _is_log(eqn: Any) -> bool:
+    return eqn.primitive is log_p or eqn.primitive is lazy_p
 
 
 def sites(
@@ -77,7 +86,7 @@ def sites(
         CaptureError: a log inside a primitive that capture cannot see through.
     """
     for eqn in opened(jaxpr)[0].eqns:
-        if eqn.primitive is log_p:
+        if _is_log(eqn):
             yield _site(eqn, repeated=repeated, optional=optional, spread=spread)
             continue
         if not logs_inside(eqn):
@@ -116,14 +125,15 @@ def spread_of(eqn: Any) -> Spread:
 
 def _site(eqn: Any, *, repeated: bool, optional: bool, spread: Spread | None) -> Site:
     call: LogCall = eqn.params["call"]
-    mapped = len(eqn.invars[0].aval.shape) > call.ranks[0]
-    return Site(call, repeated or mapped, optional, spread, where_logged(eqn))
+    values = eqn.invars if eqn.primitive is log_p else eqn.params["jaxpr"].outvars
+    mapped = len(values[0].aval.shape) > call.ranks[0]
+    return Site(call, repeated or mapped, optional or call.lazy, spread, where_logged(eqn))
 
 
 def _names_inside(jaxpr: Any) -> list[str]:
     names = []
     for eqn in opened(jaxpr)[0].eqns:
-        if eqn.primitive is log_p:
+        if _is_log(eqn):
             names.append(eqn.params["call"].name)
         for inner in subjaxprs(eqn):
             names.extend(_names_inside(inner))

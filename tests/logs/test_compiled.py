@@ -44,7 +44,7 @@ def program(keys: int, *, in_loop: bool = False, donate: bool = True) -> str:
     if in_loop:
         logs = Recording.empty(logs.schema, ROWS)
     step = jax.jit(recorded if in_loop else captured, donate_argnums=0 if donate else ())
-    return step.lower(logs, X).compile().as_text()
+    return str(step.lower(logs, X).compile().as_text())
 
 
 def put(logs: Logs, x: Any) -> Logs:
@@ -66,7 +66,7 @@ def explicit(kind: str) -> str:
             lambda logs, x: (put(logs, x), None), logs, x * jnp.arange(5.0)
         )[0],
     }[kind]
-    return jax.jit(run, donate_argnums=0).lower(declared(), jnp.float32(1)).compile().as_text()
+    return str(jax.jit(run, donate_argnums=0).lower(declared(), jnp.float32(1)).compile().as_text())
 
 
 PROGRAMS: dict[str, Callable[[], str]] = {
@@ -113,7 +113,7 @@ def test_what_the_check_looks_for_is_found() -> None:
         jax.debug.callback(lambda x: None, x)
         return x
 
-    assert LEAVES.findall(jax.jit(step).lower(X).compile().as_text()) == ["custom-call"]
+    assert LEAVES.findall(str(jax.jit(step).lower(X).compile().as_text())) == ["custom-call"]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

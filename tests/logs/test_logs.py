@@ -53,10 +53,6 @@ def by_scan(xs: list[float]) -> Logs:
     return epoch(declared(), np.array(xs, np.float32))
 
 
-def eagerly(xs: list[float]) -> Logs:
-    return functools.reduce(lambda logs, x: _body(logs, np.float32(x))[0], xs, declared())
-
-
 def check(logs: Logs, xs: list[float]) -> None:
     """The logs hold exactly these steps."""
     found = {name: float(value) for name, value in compute(logs).items()}
@@ -82,20 +78,21 @@ def check(logs: Logs, xs: list[float]) -> None:
 XS = [3.0, 1.0, 4.0, 1.5, 5.0, 9.0, 2.5, 6.0, 5.5]
 
 
-@pytest.mark.parametrize("run", [by_jit, by_scan])
-@pytest.mark.parametrize("count", [0, 1, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS, 2 * ROWS + 1])
+@pytest.mark.parametrize(
+    ("run", "count"),
+    [(by_jit, count) for count in (0, 1, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS, 2 * ROWS + 1)]
+    + [(by_scan, count) for count in (0, ROWS - 1, 2 * ROWS + 1)],
+)
 def test_the_tape_is_a_ring_and_totals_go_on(run: Any, count: int) -> None:
     logs = run(XS[:count])
     assert (logs.tape.rows.shape[0], int(logs.tape.steps)) == (ROWS, count)
     check(logs, XS[:count])
 
 
-def test_eager_is_the_same() -> None:
-    check(eagerly(XS[:6]), XS[:6])
-
-
 def test_scan_and_jit_take_turns() -> None:
-    logs = step(epoch(step(declared(), np.float32(3)), np.float32([1, 4])), np.float32(1.5))
+    logs = step(
+        epoch(step(declared(), np.float32(3)), np.array([1, 4], np.float32)), np.float32(1.5)
+    )
     check(logs, XS[:4])
 
 
@@ -307,7 +304,7 @@ def test_repr_names_the_keys() -> None:
 
 
 @hypothesis.given(st.integers(0, 9), st.integers(0, 9))
-@hypothesis.settings(max_examples=40)
+@hypothesis.settings(max_examples=15)
 def test_merged_logs_are_those_of_both(first: int, second: int) -> None:
     ys = [x + 0.25 for x in XS]
     merged = _merge(_steps(XS[:first]), _steps(ys[:second]))
@@ -336,7 +333,8 @@ def test_logs_of_other_keys_do_not_merge() -> None:
 @pytest.mark.parametrize("other", [{"rows": 2}, {"explicit": False}])
 def test_logs_made_in_another_way_do_not_merge(other: dict[str, Any]) -> None:
     schema = Logs.empty().log("v", 1.0).schema
-    a, b = Logs.empty(schema, rows=8), Logs.empty(schema, **{"rows": 8} | other)
+    options: dict[str, Any] = {"rows": 8} | other
+    a, b = Logs.empty(schema, rows=8), Logs.empty(schema, **options)
     for first, second in ((a, b), (b, a)):
         with pytest.raises(SchemaError, match=r"made in different ways.*same options"):
             first.merge(second)

@@ -215,12 +215,13 @@ def test_a_wide_weight_is_rounded_not_cut() -> None:
 @pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 2**63, np.uint64(2**64 - 1)])
 def test_x64_holds_every_integer_of_64_bits(value: Any) -> None:
     with jax.enable_x64(True):
-        logs = Logs.empty(rows=1).log("v", value, reduce_fx="max").advance()
+        logs = jax.jit(lambda: Logs.empty(rows=1).log("v", value, reduce_fx="max").advance())()
         (column, _) = unpack_host(logs.tape.fetch(), logs.schema.entries[0].roles)
         assert int(column[0]) == int(value)
 
 
 def test_an_integer_beyond_every_dtype() -> None:
     with jax.enable_x64(True):
-        assert Logs.empty(rows=1).log("v", 2**100).advance().history()["v"].tolist() == [2.0**100]
+        logs = jax.jit(lambda: Logs.empty(rows=1).log("v", 2**100).advance())()
+        assert logs.history()["v"].tolist() == [2.0**100]
     assert Logs.empty(rows=1).log("v", -(2**200)).advance().history()["v"].tolist() == [-np.inf]

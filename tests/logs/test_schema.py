@@ -93,7 +93,7 @@ def test_a_masked_call_is_optional() -> None:
 
 
 def test_the_columns_of_a_metric() -> None:
-    both = {"on_step": True, "on_epoch": True}
+    both: dict[str, Any] = {"on_step": True, "on_epoch": True}
     assert [role.name for role in metric(**both).columns] == ["value"]
     assert [role.name for role in metric(**both, optional=True).columns] == ["value", "units"]
     assert metric(on_step=False, on_epoch=True).columns == ()
@@ -329,13 +329,16 @@ def test_two_kinds_are_refused(a: Entry, b: Entry) -> None:
 def test_metrics_of_another_shape_or_configuration_are_refused() -> None:
     class Totals(Metric):
         size: int = 2
-        values: jax.Array = state(lambda m: jnp.zeros(m.size), reduce="sum")
+        values: Any = state(lambda m: jnp.zeros(m.size), reduce="sum")
 
     class Above(Metric):
         threshold: float = 0.5
         count: jax.Array = state(0, reduce="sum")
 
-    for first, second in ((Totals(), Totals(size=3)), (Above(), Above(threshold=0.75))):
+    for first, second in (
+        (Totals.empty(), Totals.empty(size=3)),
+        (Above.empty(), Above.empty(threshold=0.75)),
+    ):
         a, b = (
             entry_of(lower_call("v", m, OPTIONS).call, repeated=False, optional=False)
             for m in (first, second)

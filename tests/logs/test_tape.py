@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hypothesis
@@ -58,7 +58,7 @@ def entry(fx: str, roles: Sequence[Role], **options: Any) -> Entry:
     return Entry("v", given, tuple(roles))
 
 
-def column_of(fx: str, dtype: str, steps: Sequence[dict[str, float]], **kind: Any) -> Any:
+def column_of(fx: str, dtype: str, steps: Sequence[Mapping[str, float]], **kind: Any) -> Any:
     """The decoded column of steps given as role name to cell."""
     roles = scalar_roles(fx, dtype, **({"weighting": "batch", "repeated": False} | kind))
     schema = Schema((entry(fx, roles),))

@@ -657,3 +657,26 @@ def test_an_error_in_the_function_is_the_users_own() -> None:
     with pytest.raises(KeyError, match="mine"):
         captured.init(X)
     assert logged(logging_step, X) == {"v": [1.5]}  # nothing of the failed trace is left
+
+
+# ---- what is traced and does not reach the program --------------------------------------------
+
+
+def test_a_log_that_jax_drops_is_named() -> None:
+    def loss(x, flag):
+        def body(total, v):
+            lax.cond(flag, lambda: log("lost", v), lambda: None)
+            log("kept", v)
+            return total + jnp.sin(v), None
+
+        return lax.scan(body, jnp.float32(0), x)[0]
+
+    captured = capture(jax.grad(loss))
+    with pytest.warns(UserWarning, match=r"\['lost'\] is logged in code that the step's program"):
+        logs = captured.init(X, True)
+    assert [entry.name for entry in logs.schema] == ["kept"]
+
+
+def test_a_log_that_was_only_tried_is_no_loss() -> None:
+    captured = capture(lambda x: (jax.eval_shape(logging_step, x), logging_step(x))[1])
+    assert [entry.name for entry in captured.init(X).schema] == ["v"]
