@@ -15,8 +15,9 @@ from collections.abc import Iterator
 import jax
 
 from jaxlog.logs.hooks import HOOKS, Hook, find_hook
+from jaxlog.tracing.libraries import present
 
-__all__ = ["capturing", "current_hook", "hook", "is_captured"]
+__all__ = ["capturing", "current_hook", "hook", "is_captured", "unheard"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,5 +71,15 @@ def hook(name: str) -> Iterator[None]:
 @contextlib.contextmanager
 def capturing(hook_name: str) -> Iterator[None]:
     """Log calls traced inside leave an equation."""
-    with _place(_Place(hook_name, captured=True)):
+    with contextlib.ExitStack() as stack:
+        for library in present():
+            stack.enter_context(library.capturing())
+        stack.enter_context(_place(_Place(hook_name, captured=True)))
+        yield
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Log calls inside leave no equation, whoever captures."""
+    with _place(dataclasses.replace(_current(), captured=False)):
         yield
