@@ -16,4 +16,11 @@ def _linen() -> libraries.Library:
     return Linen()
 
 
+def _nnx() -> libraries.Library:
+    from jaxlog.interop.nnx import NNX  # noqa: PLC0415 - once the program has imported flax
+
+    return NNX()
+
+
 libraries.add("flax.linen", _linen)
+libraries.add("flax.nnx", _nnx)

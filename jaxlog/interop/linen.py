@@ -85,10 +85,9 @@ class Linen(Library):
             if "data dependency on the scan body" not in str(error):
                 raise
             raise CaptureError(
-                "flax's nn.scan found an effect that depends on its body, where it first looks for "
-                "what the loop does not change, and refuses it: a print or callback in the body, "
-                "or a log that jaxlog could not keep out of that look; write "
-                "nn.scan(..., check_constancy_invariants=False)"
+                "flax's nn.scan refuses its body: a broadcast variable depends on what the loop "
+                "changes; or, with flax 0.12.12, the body has an effect other than a log, such as "
+                "jax.debug.print: then write nn.scan(..., check_constancy_invariants=False)"
             ) from error
 
 

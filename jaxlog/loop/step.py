@@ -16,6 +16,7 @@ from jaxlog.errors import LogArgumentError
 from jaxlog.logs import Logs, Schema
 from jaxlog.loop.window import Segment
 from jaxlog.tracing.capture import Captured, SchemaMismatchError
+from jaxlog.tracing.libraries import transform_for
 from jaxlog.tracing.placement import place, placement_of
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class LoopStep:
         """
         batch = self._recorder.begin_call(getattr(self, "__name__", "this step"))
         if self._compiled is None:
+            self._transform = transform_for(self._transform, self._fn, (args, kwargs))
             self._compiled = self._compile(len(args))
         if self._logs is None:
             self._placement = placement_of(jax.tree.leaves((args, kwargs)))

@@ -18,6 +18,7 @@ from jaxlog.logs.hooks import find_hook, resolve_flags
 from jaxlog.tracing.context import capturing
 from jaxlog.tracing.control_flow import RULES
 from jaxlog.tracing.interpreter import Interpreter
+from jaxlog.tracing.libraries import Call, as_pure_call
 from jaxlog.tracing.placement import place, placement_of
 from jaxlog.tracing.sites import schema_of
 
@@ -43,6 +44,7 @@ class _Traced(NamedTuple):
     schema: Schema
     arrays: Sequence[Any]
     key: Any
+    call: Call | None
 
 
 def capture(
@@ -144,13 +146,15 @@ class Captured:
                 f"captured({type(logs).__name__}, ...): the first argument is the logs; write "
                 f"logs, out = captured(logs, *args), with logs = captured.init(*args) at first"
             )
-        batch_size = _leading(args, kwargs)
-        logs, _, out = self.step(logs, self.trace(args, kwargs), batch_size=batch_size)
+        traced = self.trace(args, kwargs)
+        batch_size = 1.0 if traced.call is None else _leading(*traced.call.batch)
+        logs, _, out = self.step(logs, traced, batch_size=batch_size)
         return logs, out
 
     def trace(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Traced:
         """The function's program for these arguments, and what it logs."""
-        leaves, in_tree = jax.tree.flatten((tuple(args), dict(kwargs)))
+        call = as_pure_call(self._fn, args, kwargs)
+        leaves, in_tree = jax.tree.flatten((tuple(call.args), dict(call.kwargs)))
         dynamic = [_is_array(leaf) for leaf in leaves]
         static = [
             None if is_array else leaf for is_array, leaf in zip(dynamic, leaves, strict=True)
@@ -160,7 +164,7 @@ class Captured:
             rest = iter(arrays)
             merged = [next(rest) if d else s for d, s in zip(dynamic, static, strict=True)]
             args, kwargs = jax.tree.unflatten(in_tree, merged)
-            return self._fn(*args, **kwargs)
+            return call.fn(*args, **kwargs)
 
         arrays = [leaf for is_array, leaf in zip(dynamic, leaves, strict=True) if is_array]
         key = (in_tree, static, [_aval(array) for array in arrays])
@@ -168,10 +172,11 @@ class Captured:
             known, traced = self._handover
             self._handover = None
             if _same(known, key):
-                return traced._replace(arrays=arrays)
+                return traced._replace(arrays=arrays, call=call)
         with capturing(self._hook):
             jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(*arrays)
-        return _Traced(jaxpr, jax.tree.structure(shape), schema_of(jaxpr), arrays, key)
+        out_tree = jax.tree.structure(shape)
+        return _Traced(jaxpr, out_tree, schema_of(jaxpr), arrays, key, call)
 
     def step(
         self, logs: Logs, traced: _Traced, *, batch_size: float = 1.0
@@ -182,11 +187,12 @@ class Captured:
         except SchemaMismatchError:
             # Whoever grows the logs calls again at once; the function is not traced twice.
             if not any(isinstance(const, Tracer) for const in traced.jaxpr.consts):
-                self._handover = (traced.key, traced._replace(arrays=()))
+                self._handover = (traced.key, traced._replace(arrays=(), call=None))
             raise
         outs, cells = Interpreter(logs.schema, RULES).run(traced.jaxpr, traced.arrays)
         logs, row = logs.push(cells, batch_size=batch_size)
-        return logs, row, jax.tree.unflatten(traced.out_tree, outs)
+        out = jax.tree.unflatten(traced.out_tree, outs)
+        return logs, row, out if traced.call is None else traced.call.close(out)
 
 
 def _check_room(room: Schema, needed: Schema) -> None:

@@ -33,23 +33,18 @@ class Count(jaxlog.Metric):
 
 
 def log_all(name: str, value: Array) -> None:
-    """One value under every kind of reduction."""
+    """A value, and how often it was logged."""
     jaxlog.log(name, value)
-    jaxlog.log(f"{name}_sum", value, reduce_fx="sum")
     # Of the value: what is the same in every iteration JAX moves out of a differentiated scan.
     jaxlog.log(f"{name}_count", Count.of(1.0 + 0.0 * value))
 
 
-def expected(**values: Any) -> dict[str, float]:
+def expected(**values: Any) -> dict[str, Any]:
     """What `log_all` of these values leaves."""
     found = {}
     for name, logged in values.items():
         flat = np.asarray(logged, np.float64).reshape(-1)
-        found |= {
-            name: flat.mean(),
-            f"{name}_sum": flat.sum(),
-            f"{name}_count": flat.size,
-        }
+        found |= {name: flat.mean(), f"{name}_count": flat.size}
     return found
 
 
@@ -78,16 +73,6 @@ def scanned(layer: Any, **options: Any) -> Any:
     )
 
 
-class Stacked(nn.Module):
-    """A plain loop over layers."""
-
-    @nn.compact
-    def __call__(self, x: Array, _: Any = None) -> tuple[Array, None]:
-        for i in range(LAYERS):
-            x, _ = Layer(name=f"layer_{i}")(x)
-        return x, None
-
-
 class ByFunction(nn.Module):
     """nn.scan over a function that logs before it calls any module."""
 
@@ -103,17 +88,13 @@ class ByFunction(nn.Module):
 
 MODELS: dict[str, Callable[[], Any]] = {
     "layer": Layer,
-    "loop": Stacked,
     "jit": nn.jit(Layer),
     "remat": nn.remat(Layer),
-    "remat(jit)": nn.remat(nn.jit(Layer)),
     "scan": scanned(Layer),
     "scan unchecked": scanned(Layer, check_constancy_invariants=False),
     "scan(remat)": scanned(nn.remat(Layer)),
-    "scan(remat, no cse)": scanned(nn.remat(Layer, prevent_cse=False)),
     "remat(scan)": nn.remat(scanned(Layer)),
     "scan(jit)": scanned(nn.jit(Layer)),
-    "jit(scan)": nn.jit(scanned(Layer)),
     "jit(scan(remat(jit)))": nn.jit(scanned(nn.remat(nn.jit(Layer)))),
     "function": ByFunction,
 }
@@ -142,7 +123,7 @@ def oracle(variables: Any, x: np.ndarray, model: str) -> dict[str, float]:
     return expected(**logged)
 
 
-def check(got: Any, wanted: dict[str, float]) -> None:
+def check(got: Any, wanted: dict[str, Any]) -> None:
     assert set(got) == set(wanted)
     for name, value in wanted.items():
         np.testing.assert_allclose(got[name], value, rtol=2e-5, err_msg=name)
@@ -154,7 +135,7 @@ def variables_of(model: str) -> tuple[nn.Module, Any]:
     return MODELS[model](), made.init(jax.random.key(0), X)
 
 
-CASES = [*((model, True) for model in MODELS), *((m, False) for m in ("jit", "scan", "function"))]
+CASES = [*((model, True) for model in MODELS), *((m, False) for m in ("scan", "function"))]
 
 
 @pytest.mark.parametrize(("model", "gradient"), CASES)
@@ -173,12 +154,11 @@ def test_each_value_counts_once(model: str, gradient: bool) -> None:
     got, wanted = logs.compute(), oracle(variables, X, model)
     if gradient and ("scan" in model or model == "function"):
         # Documented: JAX moves such a value out of a scan that is differentiated, and its log too.
-        for moved in ("shared_sum", "shared_count"):
-            del got[moved], wanted[moved]
+        del got["shared_count"], wanted["shared_count"]
     check(got, wanted)
 
 
-@pytest.mark.parametrize("model", ["jit", "scan", "scan(jit)", "function"])
+@pytest.mark.parametrize("model", ["jit", "scan(jit)", "function"])
 def test_a_model_applied_twice_counts_twice(model: str) -> None:
     module, variables = variables_of(model)
 
@@ -191,8 +171,8 @@ def test_a_model_applied_twice_counts_twice(model: str) -> None:
     first, second = (oracle(variables, x, model) for x in (X, X + 1))
     got = logs.compute()
     assert got["input_count"] == 2 * first["input_count"]
-    for name in ("input_sum", "nested_sum", "shared_sum"):
-        np.testing.assert_allclose(got[name], first[name] + second[name], rtol=2e-5)
+    for name in ("input", "nested", "shared"):
+        np.testing.assert_allclose(got[name], (first[name] + second[name]) / 2, rtol=2e-5)
 
 
 def test_vmap_logs_every_lane() -> None:
@@ -209,7 +189,7 @@ def test_vmap_logs_every_lane() -> None:
     wanted = expected(weight=weights[:, 0], input=x.mean((1, 2)), nested=14 + x.sum((1, 2)))
     got = logs.compute()
     # What no lane changes is logged once, as outside of vmap.
-    assert [got.pop(name) for name in expected(shared=7.0)] == [7.0, 7.0, 1]
+    assert [got.pop(name) for name in expected(shared=7.0)] == [7.0, 1]
     check(got, wanted)
 
 
@@ -237,7 +217,7 @@ def test_while_and_cond_log_what_runs() -> None:
     got = logs.compute()
     check({name: got[name] for name in expected(body=0)}, expected(body=sums))
     assert got["input_count"] == 2
-    np.testing.assert_allclose(got["input_sum"], X.mean() + X.mean() + 3, rtol=1e-5)
+    np.testing.assert_allclose(got["input"], X.mean() + 1.5, rtol=1e-5)
 
 
 # ---- init -------------------------------------------------------------------------------------
@@ -253,7 +233,7 @@ INITS: dict[str, Callable[[nn.Module], Any]] = {
 }
 
 
-@pytest.mark.parametrize("model", ["layer", "loop", "jit", "scan", "scan(remat)", "scan(jit)"])
+@pytest.mark.parametrize("model", ["layer", "jit", "scan(remat)", "scan(jit)"])
 @pytest.mark.parametrize("init", INITS)
 def test_init_records_nothing(init: str, model: str) -> None:
     module = MODELS[model]()
@@ -261,7 +241,7 @@ def test_init_records_nothing(init: str, model: str) -> None:
     assert not len(captured.init().schema)
 
 
-@pytest.mark.parametrize("model", ["layer", "jit", "scan(jit)", "function"])
+@pytest.mark.parametrize("model", ["jit", "scan(jit)", "function"])
 def test_init_and_apply_in_one_step(model: str) -> None:
     module = MODELS[model]()
 
@@ -446,7 +426,7 @@ def test_a_loop_logs_what_modules_log() -> None:
         for x in loop.validate([X]):
             eval_step(params, x)
         metrics = dict(loop.callback_metrics)
-    for name in ("weight", "input", "input_sum"):
+    for name in ("weight", "input"):
         logged = rows.of(name)[:2]
         np.testing.assert_allclose(
             [value for _, value in logged], [step[name] for step in wanted], rtol=2e-5
