@@ -46,7 +46,7 @@ from jaxlog.loggers import CSVLogger, Logger, MemoryLogger, TensorBoardLogger
 from jaxlog.logs import Logs
 from jaxlog.loop import Callback, Loop, NonFinite
 from jaxlog.metrics import Accuracy, Last, Max, Mean, Metric, Min, Sum, state
-from jaxlog.progress import TqdmProgressBar
+from jaxlog.progress import RichProgressBar, TqdmProgressBar
 from jaxlog.reading import plot_scalars, read_scalars
 from jaxlog.tracing import capture, hook, log, log_dict, log_gradient
 
@@ -78,6 +78,7 @@ __all__ = [
     "NonFinite",
     "NonFiniteError",
     "ReadError",
+    "RichProgressBar",
     "SchemaError",
     "Sum",
     "TensorBoardLogger",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.extend.core
+from jax.core import eval_jaxpr
 from jax.extend import source_info_util
 
 _ON_HOST: contextvars.ContextVar[bool] = contextvars.ContextVar("jaxlog_on_host", default=False)
@@ -46,6 +48,36 @@ def host_float64() -> Iterator[None]:
         yield
 
 
+class KeyValueStore:
+    """What processes of one `jax.distributed` run tell each other, through their coordinator."""
+
+    def __init__(self, client: Any) -> None:
+        """Wraps JAX's client of the coordination service."""
+        self._client = client
+
+    def set(self, key: str, value: str) -> None:
+        """Tells all; a key is set once."""
+        self._client.key_value_set(key, value)
+
+    def get(self, key: str, timeout_secs: float) -> str | None:
+        """What was set, waiting for it; None if it was not in time."""
+        try:
+            return self._client.blocking_key_value_get(key, int(1000 * timeout_secs))
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" in str(error):
+                return None
+            raise
+
+
+def key_value_store() -> KeyValueStore | None:
+    """The store of this run; None where `jax.distributed` is not initialized."""
+    # No public name leads to it; multihost_utils needs collectives, which is what may be in doubt.
+    from jax._src import distributed  # noqa: PLC0415 - its one use
+
+    client = distributed.global_state.client
+    return None if client is None else KeyValueStore(client)
+
+
 def debug_effect_type() -> type:
     """The effect type that `jax.debug.callback` carries.
 
@@ -71,6 +103,11 @@ def without_consts(closed: Any) -> tuple[Any, list[Any]]:
     if not consts:
         return jaxpr, []
     return jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars]), list(consts)
+
+
+def evaluate(jaxpr: Any, operands: Sequence[Any]) -> list[Any]:
+    """The results of an open jaxpr without constants."""
+    return eval_jaxpr(jaxpr, (), *operands)
 
 
 def is_jaxpr(x: Any) -> bool:
@@ -137,6 +174,11 @@ def varying_axes(x: Any) -> frozenset[str]:
     return frozenset(getattr(kind, "varying", None) or getattr(aval, "vma", None) or ())
 
 
+def is_checked(axis: str) -> bool:
+    """Whether JAX tracks over which mesh axes values differ, in the shard_map around this code."""
+    return axis in varying_axes(jax.lax.axis_index(axis))
+
+
 def to_varying(x: Any, axes: Sequence[str]) -> Any:
     """`x` typed as if it differed over mesh axes, as a loop's carry inside shard_map must be.
 
@@ -157,6 +199,32 @@ def replicated(tree: Any, mesh: Any) -> Any:
         return tree
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.sharding.reshard(tree, whole)
+
+
+def beside(x: Any, other: Any) -> Any:
+    """`x`, held whole by every device of the mesh on which JAX types `other`.
+
+    With explicit axes some operations refuse operands of which one is typed by no mesh.
+    """
+    mesh = jax.typeof(other).sharding.mesh
+    if mesh.empty or jax.typeof(x).sharding.mesh == mesh:
+        return x
+    return replicated(x, mesh)
+
+
+def spread_out(tree: Any, mesh: Any, axes: tuple[str, ...]) -> Any:
+    """The same value on every shard along the mesh axes: one axis in front, sharded over them."""
+    size = math.prod(mesh.shape[axis] for axis in axes)
+    spec = jax.sharding.PartitionSpec(axes)
+
+    def one(x: Any) -> Any:
+        return jax.numpy.broadcast_to(x, (size, *jax.numpy.shape(x)))
+
+    explicit = any(kind == jax.sharding.AxisType.Explicit for kind in mesh.axis_types)
+    if not explicit:
+        return jax.tree.map(one, tree)
+    sharding = jax.sharding.NamedSharding(mesh, spec)
+    return jax.tree.map(lambda x: jax.sharding.reshard(one(x), sharding), tree)
 
 
 def manual_axes(params: Mapping[str, Any]) -> frozenset[str]:

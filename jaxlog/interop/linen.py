@@ -12,7 +12,7 @@ from flax.core import axes_scan
 
 from jaxlog.errors import CaptureError, LogArgumentError
 from jaxlog.interop.sown import log_values
-from jaxlog.tracing.context import is_captured, unheard
+from jaxlog.tracing.context import is_captured, silent
 from jaxlog.tracing.libraries import Library
 
 __all__ = ["Linen", "log_sown"]
@@ -97,7 +97,7 @@ def _hush_init(
     """An interceptor of linen's: a method that runs to make the parameters logs nothing."""
     module = context.module
     initialises = module.scope is not None and module.is_initializing()
-    with unheard() if initialises else contextlib.nullcontext():
+    with silent() if initialises else contextlib.nullcontext():
         return next_fun(*args, **kwargs)
 
 
@@ -123,7 +123,7 @@ def _with_silent_rehearsal(scan: Callable[..., Any]) -> Callable[..., Any]:
             def body(*inner: Any) -> Any:
                 nonlocal rehearses
                 quiet, rehearses = rehearses, False
-                with unheard() if quiet else contextlib.nullcontext():
+                with silent() if quiet else contextlib.nullcontext():
                     return fn(*inner)
 
             return scan(body, *args, **kwargs)(*operands)

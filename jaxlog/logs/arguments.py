@@ -24,6 +24,7 @@ __all__ = ["NAN_POLICIES", "check_call", "check_options"]
 
 NAN_POLICIES = ("keep", "skip", "raise")
 
+_BEYOND_FLOAT = 2**1024
 _REDUCTIONS = {"mean": "mean", "avg": "mean", "sum": "sum", "min": "min", "max": "max"}
 _FUNCTIONS: tuple[tuple[object, str], ...] = tuple(
     (getattr(module, name), name)
@@ -104,7 +105,10 @@ def check_options(
     }
     for option, given in flags.items():
         if not isinstance(given, bool):
-            raise LogArgumentError(f"log({name!r}, ..., {option}={given!r}): takes True or False")
+            raise LogArgumentError(
+                f"log({name!r}, ..., {option}={given!r}): takes True or False; "
+                f"a traced value cannot decide what becomes of a log"
+            )
     if add_dataloader_idx and "/dataloader_idx_" in name:
         raise LogArgumentError(
             f"log({name!r}, ...): '/dataloader_idx_' is what jaxlog appends when there are several "
@@ -168,6 +172,11 @@ def _check_metric(name: str, metric: Metric, options: Options, mask: Any) -> Non
             f"log({name!r}, <metric>, reduce_fx={options.reduce_fx!r}): a metric knows how it "
             f"reduces; leave reduce_fx out"
         )
+    if not jax.tree.leaves(metric):
+        raise LogArgumentError(
+            f"log({name!r}, {type(metric).__name__}): it holds no array to reduce; "
+            f"give it a field jaxlog.state(...), or log its number"
+        )
     shape = jax.eval_shape(lambda m: m.compute(), metric).shape
     if shape != ():
         raise LogArgumentError(
@@ -201,10 +210,19 @@ def _is_real(value: Any) -> bool:
 def _refuse_other_types(name: str, value: Any) -> None:
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind not in "biufcV":
         raise LogArgumentError(
-            f"log({name!r}, value of dtype {value.dtype}): only real numbers can be logged"
+            f"log({name!r}, value of dtype {value.dtype}): only real numbers can be logged; "
+            f"log the number it stands for, as float(value)"
         )
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        raise LogArgumentError(f"log({name!r}, <random key>): a key is no number")
+        raise LogArgumentError(
+            f"log({name!r}, <random key>): a key is no number; log what is drawn with it, e.g. "
+            f"jax.random.normal(key)"
+        )
+    if isinstance(value, int) and abs(value) >= _BEYOND_FLOAT:
+        raise LogArgumentError(
+            f"log({name!r}, <an int of {value.bit_length()} bits>): no float is that large; log "
+            f"math.log(value)"
+        )
     if isinstance(value, (bool, int, float, complex, np.ndarray, np.generic, jax.Array)):
         return
     hint = "log one number"
@@ -227,6 +245,11 @@ def _refuse_other_types(name: str, value: Any) -> None:
 def _check_weight(name: str, batch_size: Any, mask: Any) -> None:
     kinds = (bool, int, float, np.ndarray, np.generic, jax.Array)
     real = isinstance(batch_size, kinds) and _is_real(batch_size)
+    if real and jnp.issubdtype(jnp.result_type(batch_size), jnp.bool_):
+        raise LogArgumentError(
+            f"log({name!r}, ..., batch_size={batch_size!r}): takes a number of examples, no bool; "
+            f"to say whether the value counts, write mask="
+        )
     is_static = isinstance(batch_size, (int, float, np.generic))
     if not real or jnp.shape(batch_size) or (is_static and not float(batch_size) >= 0):
         raise LogArgumentError(

@@ -6,7 +6,8 @@ Each function takes the entry, which fixes dtypes and structure, so cells never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlog.logs.schema import Entry, Role
+from jaxlog.logs.roles import Role
+from jaxlog.logs.schema import Entry
 from jaxlog.metrics import Metric
 
 __all__ = [
@@ -24,7 +26,7 @@ __all__ = [
     "merge",
     "merge_steps",
     "neutral",
-    "neutral_steps",
+    "neutral_scalar",
     "strong",
 ]
 
@@ -37,7 +39,8 @@ def strong(value: Any, dtype: str) -> jax.Array:
     return lax.convert_element_type(value, jnp.dtype(dtype))
 
 
-def _neutral_scalar(role: Role) -> np.ndarray:
+def neutral_scalar(role: Role) -> np.ndarray:
+    """What changes nothing: 0 in a sum, the greatest value in a minimum, the least in a maximum."""
     dtype = np.dtype(role.dtype)
     if role.fold == "add":
         return np.zeros((), dtype)
@@ -51,7 +54,7 @@ def neutral(entry: Entry) -> Cells:
 
     They are numpy arrays: constants of a program, and on the host no program at all.
     """
-    cells: Cells = {role.name: _neutral_scalar(role) for role in entry.roles}
+    cells: Cells = {role.name: neutral_scalar(role) for role in entry.roles}
     if entry.metric is not None:
         zeros = [np.zeros(leaf.shape, leaf.dtype) for leaf in entry.leaves]
         example: Metric = jax.tree.unflatten(entry.metric, zeros)
@@ -130,14 +133,22 @@ def _cell(role: Role, value: Any, weight: Any | None, nothing: jax.Array) -> jax
     return strong(value, role.dtype)
 
 
-def neutral_steps(entries: Sequence[Entry]) -> StepCells:
-    """Cells of several entries, none of them logged."""
-    return {entry.name: neutral(entry) for entry in entries}
+def merge_steps(
+    entries: Mapping[str, Entry], a: StepCells, b: StepCells, *, in_shard: bool = False
+) -> StepCells:
+    """Name by name `merge`; a name that only one side has is taken as it is.
 
-
-def merge_steps(entries: Mapping[str, Entry], a: StepCells, b: StepCells) -> StepCells:
-    """Name by name `merge`; a name that only one side has is taken as it is."""
+    Args:
+        entries: what is logged.
+        a: what was logged first.
+        b: what was logged then.
+        in_shard: whether these are the cells of one shard, without an axis of shards.
+    """
     merged = dict(a)
     for name, cells in b.items():
-        merged[name] = merge(entries[name], a[name], cells) if name in a else cells
+        entry = entries[name]
+        both = functools.partial(merge, entry)
+        if entry.on_mesh and not in_shard:
+            both = jax.vmap(both)
+        merged[name] = both(a[name], cells) if name in a else cells
     return merged

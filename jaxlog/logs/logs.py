@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlog.compat import traced_for
+from jaxlog.compat import is_checked, traced_for, varying_axes
 from jaxlog.errors import LogArgumentError, SchemaError
 from jaxlog.logs import totals as running
 from jaxlog.logs.arguments import check_call
@@ -18,13 +17,13 @@ from jaxlog.logs.cells import StepCells, contribution, merge, neutral
 from jaxlog.logs.hooks import find_hook
 from jaxlog.logs.lowering import entry_of, lower_call
 from jaxlog.logs.schema import Entry, Schema
-from jaxlog.logs.tape import Tape, decode_rows, merge_tapes, pack_cells, push_row
+from jaxlog.logs.tape import Tape, blank_row, decode_rows, merge_tapes, pack_cells, push_row
 
 __all__ = ["Logs"]
 
 _DEFAULT_ROWS = 64
 # A carry keeps its structure, so these traces cannot take in a new key; jit and vmap can.
-_CARRIES = frozenset({"scan", "while_body", "while_cond", "fori_loop", "cond"})
+_CARRIES = frozenset({"scan", "while_body", "while_cond", "fori_loop", "cond", "switch"})
 
 
 @jax.tree_util.register_pytree_node_class
@@ -39,8 +38,7 @@ class Logs:
         schema: what is logged; static.
         tape: the latest `rows` steps, packed, int32 of shape `(rows, words)`, and the number of
             steps pushed, int32 of shape ().
-        totals: packed running reductions of scalars, int32 of shape `(words,)`, or None where a
-            `Loop` keeps them on the host.
+        totals: packed running reductions of scalars, int32 of shape `(words,)`.
         metrics: running states of logged metrics, by name.
         pending: what the current step has logged; only in the explicit style.
 
@@ -64,6 +62,7 @@ class Logs:
         pending: StepCells | None = None,
         *,
         explicit: bool = True,
+        reduced: tuple[str, ...] = (),
     ) -> None:
         """Use `Logs.empty` or `captured.init`; without arguments this is `Logs.empty()`."""
         self.schema = schema
@@ -72,6 +71,7 @@ class Logs:
         self.metrics = metrics or {}
         self.pending = pending or {}
         self._explicit = explicit
+        self._reduced = reduced
 
     # ---- construction -----------------------------------------------------------------------
 
@@ -82,7 +82,6 @@ class Logs:
         *,
         rows: int = _DEFAULT_ROWS,
         explicit: bool = True,
-        keep_totals: bool = True,
     ) -> Self:
         """Logs in which nothing has been logged yet.
 
@@ -90,18 +89,17 @@ class Logs:
             schema: what will be logged; empty, keys come with the first `log` of each.
             rows: how many of the latest steps keep their own values.
             explicit: whether steps log by `Logs.log`; False for `capture`.
-            keep_totals: whether to reduce over steps on the device, as `compute` needs.
 
         Raises:
             LogArgumentError: `rows` is not positive.
         """
-        if not isinstance(rows, int) or rows < 1:
+        if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
             raise LogArgumentError(f"Logs.empty(rows={rows!r}): takes a positive int")
         states = {e.name: neutral(e)["metric"] for e in schema if e.metric is not None}
         return cls(
             schema,
             Tape.empty(rows, schema.words),
-            running.empty_totals(schema) if keep_totals else None,
+            running.empty_totals(schema),
             states,
             {entry.name: neutral(entry) for entry in schema} if explicit else {},
             explicit=explicit,
@@ -115,20 +113,20 @@ class Logs:
             "metrics": self.metrics,
             "pending": self.pending,
             "explicit": self._explicit,
+            "reduced": self._reduced,
         } | changes
         return type(self)(**fields)
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Arrays, then the static half."""
         children = (self.tape, self.totals, self.metrics, self.pending)
-        return children, (self.schema, self._explicit)
+        return children, (self.schema, self._explicit, self._reduced)
 
     @classmethod
     def tree_unflatten(cls, static: tuple[Any, ...], children: Sequence[Any]) -> Self:
         """The inverse of `tree_flatten`."""
-        schema, explicit = static
         new = object.__new__(cls)
-        new.schema, new._explicit = schema, explicit
+        new.schema, new._explicit, new._reduced = static
         new.tape, new.totals, new.metrics, new.pending = children
         return new
 
@@ -176,24 +174,23 @@ class Logs:
             new = self.schema.find(entry.name) is None
             what = "a new key" if new else "a key with another dtype or weighting"
             raise SchemaError(
-                f"logs.log({entry.name!r}, ...) is {what} inside a {carry}, whose carry "
-                f"cannot change its structure; declare it on the logs that go in: "
+                f"logs.log({entry.name!r}, ...) is {what} inside a {carry}, which cannot "
+                f"change the structure of the logs; declare it on the logs that go in: "
                 f"logs = logs.log({entry.name!r}, <a value like it>).reset()"
             )
         return self._widened(schema)
 
     def _widened(self, schema: Schema) -> Self:
         """Rows already on the tape say that they did not log the new key."""
-        wide = type(self).empty(schema, rows=self.tape.rows.shape[0])
+        wide = type(self).empty(schema, **self._made)
         for entry in self.schema:
             if schema.find(entry.name) != entry:
                 raise SchemaError(
                     f"logs.log({entry.name!r}, ...) with another dtype or weighting than before; "
                     f"use one dtype, and batch_size= in each call or in none"
                 )
-        width = wide.tape.rows.shape[1] - self.tape.rows.shape[1]
-        nothing = pack_cells(schema, wide.pending)[-width:]
-        filler = jnp.broadcast_to(nothing, (self.tape.rows.shape[0], width))
+        nothing = blank_row(schema.entries[len(self.schema) :])
+        filler = np.broadcast_to(nothing, (self.tape.rows.shape[0], len(nothing)))
         rows = lax.concatenate([self.tape.rows, filler], 1)
         tape = Tape(rows, self.tape.steps)
         totals = lax.dynamic_update_slice(wide.totals, self.totals, (0,))
@@ -213,34 +210,26 @@ class Logs:
         if not self._explicit:
             raise SchemaError("logs.advance(): a captured step advances its logs by itself")
         fresh = {entry.name: neutral(entry) for entry in self.schema}
-        return self.push(self.pending)[0]._replace(pending=fresh)
+        return self.push(self.pending)._replace(pending=fresh)
 
     # ---- steps ------------------------------------------------------------------------------
 
-    def push(self, cells: StepCells, *, batch_size: float = 1.0) -> tuple[Self, jax.Array]:
-        """These logs after one more step, and the step's packed row.
+    def push(self, cells: StepCells, *, batch_size: float = 1.0) -> Self:
+        """These logs after one more step.
 
         Args:
             cells: what the step logged; names left out count as not logged.
             batch_size: the weight in means of a value that has none of its own.
         """
         cells = {e.name: cells[e.name] if e.name in cells else neutral(e) for e in self.schema}
-        row = pack_cells(self.schema, cells)
-        totals = self.totals
-        if totals is not None:
-            totals = running.fold_step(self.schema, totals, cells, batch_size)
+        totals = running.fold_step(self.schema, self.totals, cells, batch_size)
         metrics = {name: state.merge(cells[name]["metric"]) for name, state in self.metrics.items()}
-        tape = push_row(self.tape, row)
-        return self._replace(tape=tape, totals=totals, metrics=metrics), row
+        tape = push_row(self.tape, pack_cells(self.schema, cells))
+        return self._replace(tape=tape, totals=totals, metrics=metrics)
 
     def reset(self) -> Self:
         """Logs of the same schema in which nothing has been logged."""
-        return type(self).empty(
-            self.schema,
-            rows=self.tape.rows.shape[0],
-            explicit=self._explicit,
-            keep_totals=self.totals is not None,
-        )
+        return type(self).empty(self.schema, **self._made)
 
     # ---- reading ----------------------------------------------------------------------------
 
@@ -248,15 +237,7 @@ class Logs:
         """Name to the reduction over every finished step, shape (); works inside jit.
 
         A mean over no value is NaN. Sums carry about 48 bits until this last rounding to float32.
-
-        Raises:
-            SchemaError: these logs keep no totals (a `Loop` reduces on the host).
         """
-        if self.totals is None:
-            raise SchemaError(
-                "logs.compute(): these logs belong to a Loop, which reduces on the host; read "
-                "loop.callback_metrics"
-            )
         values = running.total_values(self.schema, self.totals)
         computed = {name: metric.compute() for name, metric in self.metrics.items()}
         return {entry.name: (values | computed)[entry.name] for entry in self.schema}
@@ -272,20 +253,29 @@ class Logs:
 
     # ---- several logs -----------------------------------------------------------------------
 
+    @property
+    def _made(self) -> dict[str, Any]:
+        """The options of `empty` that these logs were made with."""
+        return {"rows": self.tape.rows.shape[0], "explicit": self._explicit}
+
     def merge(self, other: Logs) -> Self:
         """The logs of both: first the steps of `self`, then those of `other`.
 
         Raises:
-            SchemaError: the two hold different keys.
+            SchemaError: the two hold different keys, or were not made in the same way.
         """
-        if self.schema != other.schema or (self.totals is None) != (other.totals is None):
+        if self.schema != other.schema:
             raise SchemaError(
                 f"logs.merge(other): the two hold different keys: "
                 f"{[e.name for e in self.schema]} and {[e.name for e in other.schema]}"
             )
-        totals = self.totals
-        if totals is not None:
-            totals = running.merge_totals(self.schema, totals, other.totals)
+        mine, theirs = ({**x._made, "reduced over": x._reduced} for x in (self, other))
+        if mine != theirs:
+            raise SchemaError(
+                f"logs.merge(other): the two are made in different ways, {mine} and {theirs}; give "
+                f"both the same options of Logs.empty or capture, and reduce both or neither"
+            )
+        totals = running.merge_totals(self.schema, self.totals, other.totals)
         metrics = {name: state.merge(other.metrics[name]) for name, state in self.metrics.items()}
         pending = {
             e.name: merge(e, self.pending[e.name], other.pending[e.name])
@@ -306,13 +296,25 @@ class Logs:
             axis_name: a mesh axis name or a tuple of them.
 
         Raises:
-            SchemaError: these logs keep no totals (a `Loop` reduces on the host).
+            SchemaError: they are reduced over it already, or the same on every shard: a sum would
+                come out once for each.
         """
-        if self.totals is None:
-            raise SchemaError("logs.reduce(...): these logs belong to a Loop, which reduces them")
+        axes = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+        if again := [axis for axis in axes if axis in self._reduced]:
+            raise SchemaError(
+                f"logs.reduce({axis_name!r}): these logs are reduced over {again} already; reduce "
+                f"them once, at the end, or go on from logs.reset()"
+            )
+        for axis in axes:
+            if is_checked(axis) and axis not in varying_axes(self.totals):
+                raise SchemaError(
+                    f"logs.reduce({axis_name!r}): these logs are the same on every shard along "
+                    f"{axis!r}; they are reduced already, leave it out"
+                )
         totals = running.reduce_totals(self.schema, self.totals, axis_name)
         metrics = {name: state.reduce_mesh(axis_name) for name, state in self.metrics.items()}
-        return self._replace(totals=totals, metrics=metrics)
+        reduced = (*self._reduced, *axes)
+        return self._replace(totals=totals, metrics=metrics, reduced=reduced)
 
     def __repr__(self) -> str:
         names = ", ".join(entry.name for entry in self.schema)

@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from jaxlog.logs.cells import strong
-from jaxlog.logs.schema import Entry, LeafSpec, Options, Role, scalar_roles
+from jaxlog.logs.cells import neutral_scalar, strong
+from jaxlog.logs.roles import Role, scalar_roles
+from jaxlog.logs.schema import Entry, LeafSpec, Options
 from jaxlog.metrics import Metric
 
 __all__ = ["LogCall", "Logged", "entry_of", "lower_call"]
@@ -18,15 +20,30 @@ __all__ = ["LogCall", "Logged", "entry_of", "lower_call"]
 
 @dataclasses.dataclass(frozen=True)
 class LogCall:
-    """The static half of one log call, hashable: the parameters of the log primitive."""
+    """The static half of one log call, hashable: the parameters of the log primitive.
+
+    Attributes:
+        name: the key.
+        options: its options, defaults filled in.
+        dtype: of the value; empty for a metric.
+        weighted: whether it has an explicit weight.
+        masked: whether it has a mask.
+        constant: whether the value is known while tracing, as a local count such as `x.size` is:
+            JAX takes it to be equal on all shards, yet each of them means its own.
+        metric: tree structure of a metric's state.
+        leaves: shapes and dtypes of its leaves.
+        lazy: whether it is evaluated only at steps that are written.
+    """
 
     name: str
     options: Options
     dtype: str
     weighted: bool
     masked: bool
+    constant: bool
     metric: Any = None
     leaves: tuple[LeafSpec, ...] = ()
+    lazy: bool = False
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -64,7 +81,7 @@ def entry_of(call: LogCall, *, repeated: bool, optional: bool) -> Entry:
     optional = optional or call.masked
     if call.metric is not None:
         roles = (Role("units", "int32"),) if optional else ()
-        return Entry(call.name, call.options, roles, call.metric, call.leaves)
+        return Entry(call.name, call.options, roles, call.metric, call.leaves, lazy=call.lazy)
     roles = scalar_roles(
         call.options.reduce_fx,
         call.dtype,
@@ -72,15 +89,16 @@ def entry_of(call: LogCall, *, repeated: bool, optional: bool) -> Entry:
         repeated=repeated,
         optional=optional,
     )
-    return Entry(call.name, call.options, roles)
+    return Entry(call.name, call.options, roles, lazy=call.lazy)
 
 
 def lower_call(
     name: str, value: Any, options: Options, *, batch_size: Any = None, mask: Any = None
 ) -> Logged:
     """The arrays of a log call that `check_call` let pass."""
+    constant = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))
     if isinstance(value, Metric):
-        return _lower_metric(name, value, options)
+        return _lower_metric(name, value, options, constant=constant)
     number = _as_array(value)
     weight = None if batch_size is None else _as_weight(batch_size)
     present = None if mask is None else jnp.asarray(mask)
@@ -90,32 +108,50 @@ def lower_call(
         number, weight, present = _fold_masked(number, present, options.reduce_fx)
     if options.reduce_fx != "mean":
         weight = None
-    call = LogCall(name, options, str(number.dtype), weight is not None, present is not None)
+    dtype, weighted, masked = str(number.dtype), weight is not None, present is not None
+    call = LogCall(name, options, dtype, weighted=weighted, masked=masked, constant=constant)
     return Logged(call, number, weight, present)
 
 
-def _lower_metric(name: str, metric: Metric, options: Options) -> Logged:
+def _lower_metric(name: str, metric: Metric, options: Options, *, constant: bool) -> Logged:
     leaves, treedef = jax.tree.flatten(metric)
     arrays = [jnp.asarray(leaf) for leaf in leaves]
     specs = tuple(LeafSpec(leaf.shape, str(leaf.dtype)) for leaf in arrays)
     arrays = [strong(leaf, spec.dtype) for leaf, spec in zip(arrays, specs, strict=True)]
-    call = LogCall(name, options, "", weighted=False, masked=False, metric=treedef, leaves=specs)
+    call = LogCall(
+        name,
+        options,
+        "",
+        weighted=False,
+        masked=False,
+        constant=constant,
+        metric=treedef,
+        leaves=specs,
+    )
     return Logged(call, jax.tree.unflatten(treedef, arrays))
 
 
 def _as_array(value: Any) -> jax.Array:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return _as_integer(value)
-    array = jnp.asarray(value)
+    array = jnp.asarray(_held(value) if isinstance(value, (int, np.ndarray, np.generic)) else value)
     return strong(array, _stored_dtype(array.dtype))
 
 
-def _as_integer(value: int) -> jax.Array:
-    """A Python int: exact where the widest integer of this process holds it."""
-    info = np.iinfo(jnp.int64 if jax.config.read("jax_enable_x64") else jnp.int32)
-    if info.min <= value <= info.max:
-        return jnp.asarray(value, info.dtype)
-    return jnp.asarray(float(value), jnp.float32)
+def _held(value: Any) -> Any:
+    """A host value in a dtype that this process has: an integer too wide for it becomes a float.
+
+    Left as it is, `jnp.asarray` would cut off the upper half of an int64 where x64 is off.
+    """
+    host = np.asarray(value)
+    if host.dtype.kind not in "iuO" or (host.dtype.kind != "O" and host.dtype.itemsize < 8):
+        return value
+    wide = bool(jax.config.read("jax_enable_x64"))
+    if wide and host.dtype == np.uint64:
+        return host
+    info = np.iinfo(np.int64 if wide else np.int32)
+    if not host.size or (info.min <= host.min() and host.max() <= info.max):
+        return host.astype(info.dtype)
+    with np.errstate(over="ignore"):
+        return host.astype(np.float64 if wide else np.float32)
 
 
 def _stored_dtype(dtype: Any) -> str:
@@ -127,7 +163,7 @@ def _stored_dtype(dtype: Any) -> str:
 
 
 def _as_weight(batch_size: Any) -> jax.Array:
-    weight = jnp.asarray(batch_size)
+    weight = _as_array(batch_size)
     return strong(weight, "float64" if weight.dtype.itemsize == 8 else "float32")
 
 
@@ -140,15 +176,12 @@ def _fold_masked(
     value = jnp.broadcast_to(value, shape)
     present = mask.any()
     if reduce_fx == "mean":
-        count = mask.sum(dtype="float32")
-        total = jnp.where(mask, strong(value, "float32"), jnp.float32(0)).sum()
-        return total / jnp.maximum(count, jnp.float32(1)), count, present
+        dtype = "float64" if value.dtype.itemsize == 8 else "float32"
+        count = mask.sum(dtype=dtype)
+        total = jnp.sum(strong(value, dtype), where=mask)
+        return total / jnp.maximum(count, jnp.ones((), dtype)), count, present
     if reduce_fx == "sum":
         return jnp.sum(value, where=mask, dtype=value.dtype), None, present
-    floating = jnp.issubdtype(value.dtype, jnp.floating)
-    info = None if floating else jnp.iinfo(value.dtype)
-    if reduce_fx == "min":
-        greatest = jnp.inf if info is None else info.max
-        return jnp.min(value, where=mask, initial=greatest), None, present
-    least = -jnp.inf if info is None else info.min
-    return jnp.max(value, where=mask, initial=least), None, present
+    nothing = neutral_scalar(Role(reduce_fx, str(value.dtype)))
+    reduce = jnp.min if reduce_fx == "min" else jnp.max
+    return reduce(value, where=mask, initial=nothing), None, present

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlog.logs.schema import Role
+from jaxlog.logs.roles import Role
 
 __all__ = ["offsets", "pack", "pack_host", "unpack", "unpack_host"]
 

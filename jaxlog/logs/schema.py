@@ -1,37 +1,20 @@
 """What is logged, known before anything runs: the static half of `Logs`.
 
 A `Schema` is an ordered set of `Entry`s, one a name. An entry says how the calls of one step fold
-into its *cells* (device values, one per role) and so which columns its rows have:
-
-==========  =====  ============================================================================
-role        fold   meaning
-==========  =====  ============================================================================
-`raw`       add    a mean logged by exactly one call in a step: the value itself, in its own dtype
-`total`     add    a mean logged by several calls: the sum over the calls
-`units`     add    how many calls (0: the step logged nothing)
-`wtotal`    add    the sum of value times explicit weight
-`weight`    add    the sum of the explicit weights
-`sum`       add    the sum, in the value's own dtype
-`min`       min    the least value
-`max`       max    the greatest value
-`metric`    merge  a `Metric` state (no column; its step value is the column `value`)
-==========  =====  ============================================================================
-
-Weights by batch size have no cell: the host knows the size of every batch it handed out, so an
-epoch mean takes them in float64 and no program depends on them.
+into its *cells* (device values, one per role of `roles.py`) and so which columns its rows have.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from jaxlog.errors import SchemaError
+from jaxlog.logs.roles import Role, scalar_roles, wider
 
-__all__ = ["Entry", "LeafSpec", "Options", "Role", "Schema", "check_same_options", "scalar_roles"]
-
-_ADDED = frozenset({"raw", "total", "units", "wtotal", "weight", "sum"})
+__all__ = ["Entry", "LeafSpec", "Options", "Schema", "Spread", "check_same_options"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,29 +54,31 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class Role:
-    """One cell: what it means and its dtype's name."""
-
-    name: str
-    dtype: str
-
-    @property
-    def fold(self) -> str:
-        """How two cells of this role combine: `"add"`, `"min"` or `"max"`."""
-        return "add" if self.name in _ADDED else self.name
-
-    @property
-    def words(self) -> int:
-        """Width in 32-bit words."""
-        return 2 if self.dtype.endswith("64") else 1
-
-
-@dataclasses.dataclass(frozen=True)
 class LeafSpec:
     """Shape and dtype of one leaf of a metric state."""
 
     shape: tuple[int, ...]
     dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """The shards that keep what they logged under a name apart, until the host reduces it.
+
+    A reduction inside the step would be a collective in every step.
+
+    Attributes:
+        mesh: the mesh of the shard_map; None under `pmap`, where the whole step runs once a device.
+        axes: the mesh axes that tell the shards apart, in the order of the mesh.
+    """
+
+    mesh: Any = None
+    axes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many shards there are; 1 where the step is one of them."""
+        return math.prod(self.mesh.shape[axis] for axis in self.axes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +92,8 @@ class Entry:
             for a metric.
         metric: tree structure of the metric state, or None for a scalar.
         leaves: shapes and dtypes of the state's leaves.
+        spread: over which shards it is kept apart; None where the step itself reduces it.
+        lazy: whether some call of it is evaluated only at steps that are written.
     """
 
     name: str
@@ -114,14 +101,30 @@ class Entry:
     roles: tuple[Role, ...]
     metric: Any = None
     leaves: tuple[LeafSpec, ...] = ()
+    spread: Spread | None = None
+    lazy: bool = False
 
     @property
     def columns(self) -> tuple[Role, ...]:
         """What one row of the tape holds for this entry."""
         if self.metric is None:
             return self.roles
-        value = (Role("value", "float32"),) if self.options.on_step else ()
+        has_value = self.options.on_step and not self.keeps_states
+        value = (Role("value", "float32"),) if has_value else ()
         return value + self.roles
+
+    @property
+    def keeps_states(self) -> bool:
+        """Whether it is a metric whose state of every step is kept.
+
+        The value of a step is that of the states of all its shards, merged.
+        """
+        return self.metric is not None and self.options.on_step and self.spread is not None
+
+    @property
+    def on_mesh(self) -> bool:
+        """Whether its cells have one axis in front, of the shards of a shard_map."""
+        return self.spread is not None and self.spread.mesh is not None
 
     @property
     def weighs_by_batch(self) -> bool:
@@ -148,9 +151,12 @@ class Entry:
                 f"{self.name!r} is logged as two different things: once as {_kind(self)}, once as "
                 f"{_kind(other)}; give one of them another name"
             )
+        alike = self.spread == other.spread
+        kept = {"spread": self.spread if alike else None, "lazy": self.lazy or other.lazy}
         if self.metric is not None:
-            return self if self.roles else other
-        return dataclasses.replace(self, roles=_join_roles(self, other))
+            return dataclasses.replace(self if self.roles else other, **kept)
+        roles = _join_roles(self, other, repeated=not alike)
+        return dataclasses.replace(self, roles=roles, **kept)
 
     def optional(self) -> Entry:
         """This entry, able to say that a step did not log it."""
@@ -186,35 +192,11 @@ def check_same_options(name: str, a: Options, b: Options) -> None:
         )
 
 
-def scalar_roles(
-    reduce_fx: str, dtype: str, *, weighting: str, repeated: bool, optional: bool
-) -> tuple[Role, ...]:
-    """The cells that a scalar needs.
-
-    Args:
-        reduce_fx: `"mean"`, `"sum"`, `"min"` or `"max"`.
-        dtype: the value's dtype name, of 32 or 64 bits.
-        weighting: `"batch"` (weighed by batch size, on the host) or `"explicit"`.
-        repeated: whether more than one value may be logged in a step.
-        optional: whether a step may log nothing.
-    """
-    units = (Role("units", "int32"),)
-    if reduce_fx != "mean":
-        return (Role(reduce_fx, dtype), *(units if optional else ()))
-    total = "float64" if dtype.endswith("64") else "float32"
-    weight = (Role("weight", total),)
-    if weighting == "explicit":
-        return (Role("wtotal", total) if repeated else Role("raw", dtype), *weight)
-    if repeated:
-        return (Role("total", total), *units)
-    return (Role("raw", dtype), *(units if optional else ()))
-
-
-def _join_roles(a: Entry, b: Entry) -> tuple[Role, ...]:
+def _join_roles(a: Entry, b: Entry, *, repeated: bool) -> tuple[Role, ...]:
     reduce_fx = a.options.reduce_fx
     counts = ("units", "weight")
     dtypes = {role.dtype for entry in (a, b) for role in entry.roles if role.name not in counts}
-    dtype = dtypes.pop() if len(dtypes) == 1 else _wider(dtypes)
+    dtype = dtypes.pop() if len(dtypes) == 1 else wider(dtypes)
     names = {role.name for entry in (a, b) for role in entry.roles}
     if reduce_fx != "mean":
         return scalar_roles(
@@ -223,7 +205,7 @@ def _join_roles(a: Entry, b: Entry) -> tuple[Role, ...]:
     both = [_split(entry) for entry in (a, b)]
     by_batch = any(batch for batch, _ in both)
     explicit = any(weighted for _, weighted in both)
-    repeated = bool({"total", "wtotal"} & names) or (by_batch and explicit)
+    repeated = repeated or bool({"total", "wtotal"} & names) or (by_batch and explicit)
     roles: tuple[Role, ...] = ()
     if by_batch:
         optional = explicit or "units" in names
@@ -239,10 +221,6 @@ def _split(entry: Entry) -> tuple[bool, bool]:
     """Whether an entry has a part weighed by batch size, and one with explicit weights."""
     weighted = entry.role("weight") is not None
     return (entry.role("total") is not None or not weighted), weighted
-
-
-def _wider(dtypes: set[str]) -> str:
-    return "float64" if any(dtype.endswith("64") for dtype in dtypes) else "float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,6 +243,15 @@ class Schema:
     def words(self) -> int:
         """Width of a row of the tape in 32-bit words."""
         return sum(role.words for entry in self.entries for role in entry.columns)
+
+    @property
+    def lazy(self) -> bool:
+        """Whether a step has to be told if it is one that is written."""
+        return any(entry.lazy for entry in self.entries)
+
+    def part(self, *, on_mesh: bool) -> Schema:
+        """The entries whose cells have an axis of shards in front, or those without."""
+        return Schema(tuple(entry for entry in self.entries if entry.on_mesh == on_mesh))
 
     def with_entry(self, entry: Entry) -> Schema:
         """This schema with one more entry, joined to the one of its name if there is one."""

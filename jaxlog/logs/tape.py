@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlog.logs.cells import StepCells
-from jaxlog.logs.packing import pack, unpack_host
+from jaxlog.compat import beside
+from jaxlog.logs.cells import StepCells, neutral
+from jaxlog.logs.packing import pack, pack_host, unpack_host
 from jaxlog.logs.schema import Entry, Schema
 
-__all__ = ["Column", "Tape", "decode_rows", "merge_tapes", "pack_cells", "push_row"]
+__all__ = ["Column", "Tape", "blank_row", "decode_rows", "merge_tapes", "pack_cells", "push_row"]
 
 
 class Tape(NamedTuple):
@@ -52,6 +54,15 @@ def pack_cells(schema: Schema, cells: StepCells) -> jax.Array:
     return pack(values, roles)
 
 
+def blank_row(entries: Sequence[Entry]) -> np.ndarray:
+    """What a step that logged none of these has in its row; numpy, so nothing is computed."""
+    values: list[np.ndarray] = []
+    for entry in entries:
+        cells = neutral(entry) | {"value": np.full((), np.nan, np.float32)}
+        values += [cells[role.name] for role in entry.columns]
+    return pack_host(values, [role for entry in entries for role in entry.columns])
+
+
 def _column(cells: dict[str, Any], role: str) -> jax.Array:
     if role == "value":
         return lax.convert_element_type(jnp.asarray(cells["metric"].compute()), jnp.float32)
@@ -61,7 +72,7 @@ def _column(cells: dict[str, Any], role: str) -> jax.Array:
 def push_row(tape: Tape, row: jax.Array) -> Tape:
     """The tape after one more step; the oldest row makes room."""
     at = lax.rem(tape.steps, jnp.int32(tape.rows.shape[0]))
-    rows = lax.dynamic_update_slice(tape.rows, row[None, :], (at, jnp.int32(0)))
+    rows = lax.dynamic_update_index_in_dim(tape.rows, beside(row, tape.rows), at, 0)
     return Tape(rows, tape.steps + jnp.int32(1))
 
 

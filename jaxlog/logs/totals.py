@@ -17,7 +17,8 @@ from jax import lax
 
 from jaxlog.logs.cells import Cells, neutral, strong
 from jaxlog.logs.packing import pack, pack_host, unpack
-from jaxlog.logs.schema import Entry, Role, Schema
+from jaxlog.logs.roles import Role
+from jaxlog.logs.schema import Entry, Schema
 
 __all__ = ["empty_totals", "fold_step", "merge_totals", "reduce_totals", "total_values"]
 
@@ -45,6 +46,8 @@ def _add(a: Pair, b: Pair) -> Pair:
 
 def _pair(value: jax.Array) -> Pair:
     """A scalar of any stored dtype as a pair, exact up to 48 bits."""
+    if value.dtype.itemsize == 8:
+        value = strong(value, "float64")
     if jnp.issubdtype(value.dtype, jnp.floating):
         high = strong(value, "float32")
         rest = strong(value - strong(high, str(value.dtype)), "float32")

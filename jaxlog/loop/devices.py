@@ -1,40 +1,99 @@
-"""Logs with a device axis, as a step under `jax.pmap` returns them, brought to one set a step.
+"""What several devices logged each for itself, brought to one value a step.
 
-Nothing is reduced on the devices: each keeps its own tape, and the host folds them once a window.
+Under `jax.pmap` the whole step runs once a device; inside a shard_map each shard logs for itself.
+Nothing is reduced in the step, which would take a collective: the host folds once a window, in
+float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxlog.logs import Schema
+from jaxlog.logs import Entry, Schema
+from jaxlog.logs.recording import Part
 from jaxlog.logs.tape import Column, decode_rows
 from jaxlog.metrics import Metric
 
-__all__ = ["columns_of", "metric_of"]
+__all__ = ["gathered", "latest", "logged"]
+
+Parts = tuple[Part, Part | None]  # of the step as one, and of the shards of a shard_map
 
 
-def columns_of(schema: Schema, rows: np.ndarray, count: int) -> Mapping[str, Column]:
-    """Fetched rows as columns, by name.
+def logged(schema: Schema, parts: Parts, count: int) -> Iterator[tuple[Column, Metric | None]]:
+    """For each entry, in order: what every step logged, and the merged state of a metric.
 
     Args:
-        schema: what the rows hold.
-        rows: int32, shape `(rows, words)`, or `(devices, rows, words)`.
+        schema: what was logged.
+        parts: the fetched parts of a recording.
         count: how many rows are in use.
     """
+    found = {
+        name: one
+        for on_mesh, part in zip((False, True), parts, strict=True)
+        if part is not None
+        for name, one in _read(schema.part(on_mesh=on_mesh), part, count).items()
+    }
+    for entry in schema:
+        yield found[entry.name]
+
+
+def latest(schema: Schema, rows: tuple[np.ndarray, np.ndarray | None]) -> Iterator[Column]:
+    """What one step logged, by its packed rows: of the step as one, and of the shards."""
+    for on_mesh, row in zip((False, True), rows, strict=True):
+        if row is not None:
+            part = schema.part(on_mesh=on_mesh)
+            yield from _columns(part, np.expand_dims(row, -2), 1).values()
+
+
+def _read(schema: Schema, part: Part, count: int) -> dict[str, tuple[Column, Metric | None]]:
+    columns = _columns(schema, part.rows, count)
+    has_devices = part.rows.ndim == 3
+    found: dict[str, tuple[Column, Metric | None]] = {}
+    for entry in schema:
+        column, state = columns[entry.name], part.metrics.get(entry.name)
+        if entry.keeps_states:
+            each = jax.tree.map(lambda leaf: leaf[:, :count], part.states[entry.name])
+            column, state = _from_states(column, _merged(entry, each))
+        elif state is not None and has_devices:
+            state = _merged(entry, state)
+        found[entry.name] = column, state
+    return found
+
+
+def _columns(schema: Schema, rows: np.ndarray, count: int) -> dict[str, Column]:
     if rows.ndim == 2:
         return decode_rows(schema, rows[:count])
     shards = [decode_rows(schema, one[:count]) for one in rows]
-    return {entry.name: _fold([shard[entry.name] for shard in shards]) for entry in schema}
+    return {
+        entry.name: _fold([shards[i][entry.name] for i in _speakers(entry, len(shards))])
+        for entry in schema
+    }
+
+
+def _speakers(entry: Entry, count: int) -> Sequence[int]:
+    """The devices that are reduced; in a shard_map the others have logged nothing."""
+    group = entry.options.sync_dist_group
+    if entry.on_mesh:
+        return range(count)
+    if not entry.options.syncs:
+        return [0]
+    if isinstance(group, tuple) and any(isinstance(part, tuple) for part in group):
+        return next(part for part in group if 0 in part)
+    return range(count)
 
 
 def _fold(shards: list[Column]) -> Column:
-    """The first shard's column, or with `sync_dist` the reduction over all of them."""
+    """The reduction over the columns of several devices."""
     entry = shards[0].entry
-    if not entry.options.syncs or not shards[0].cells:
+    if len(shards) == 1 or not shards[0].cells:
         return shards[0]
     cells = {
         role: np.stack([shard.cells[role].astype(np.float64) for shard in shards])
@@ -43,6 +102,8 @@ def _fold(shards: list[Column]) -> Column:
     present = np.stack([shard.present() for shard in shards])
     units = present.sum(axis=0)
     reduction = entry.options.reduce_fx
+    if entry.metric is not None:
+        return Column(entry, {"units": units})
     if reduction != "mean":
         nothing = {"sum": 0.0, "min": np.inf, "max": -np.inf}[reduction]
         values = np.where(present, cells[reduction], nothing)
@@ -52,7 +113,7 @@ def _fold(shards: list[Column]) -> Column:
         weighted = cells.get("wtotal", cells.get("raw", 0.0) * cells["weight"])
         folded["wtotal"] = np.where(cells["weight"] > 0, weighted, 0.0).sum(axis=0)
         folded["weight"] = cells["weight"].sum(axis=0)
-    value = cells.get("total", cells.get("value", cells.get("raw")))
+    value = cells.get("total", cells.get("raw"))
     if value is not None and ("weight" not in cells or "total" in cells):
         each = cells.get("units", present.astype(np.float64))
         folded["total"] = np.where(each > 0, value, 0.0).sum(axis=0)
@@ -60,10 +121,56 @@ def _fold(shards: list[Column]) -> Column:
     return Column(entry, folded)
 
 
-def metric_of(metric: Metric, *, has_devices: bool, syncs: bool) -> Metric:
-    """A fetched state, of the first device or with `sync_dist` of all."""
-    if not has_devices:
-        return metric
-    if syncs:
-        return metric.to_host().reduce_axes(1)
-    return jax.tree.map(lambda leaf: leaf[0], metric)
+def _merged(entry: Entry, states: Metric) -> Metric:
+    """Fetched states of all devices, one axis in front, as one: of those that speak."""
+    count = len(jax.tree.leaves(states)[0])
+    chosen = list(_speakers(entry, count))
+    return jax.tree.map(lambda leaf: leaf[chosen], states).to_host().reduce_axes(1)
+
+
+def _from_states(column: Column, states: Metric) -> tuple[Column, Metric]:
+    """The value of each step of a metric whose states were kept, and the state of them all."""
+    count = len(jax.tree.leaves(states)[0])
+    present = column.present() if column.cells else np.ones(count, bool)
+    values = np.full(count, np.nan)
+    for row in np.flatnonzero(present):
+        values[row] = jax.tree.map(lambda leaf, row=row: leaf[row], states).host_compute()
+    return Column(column.entry, {"value": values, **column.cells}), states.reduce_axes(1)
+
+
+def gathered(part: Part | None, devices: Sequence[Any] | None = None) -> Part | None:
+    """A part with an axis of devices, whole on each of them: one collective a dtype.
+
+    With one process nothing is done. With several, every process calls it at the same step.
+
+    Args:
+        part: shards, or what this process holds of what `jax.pmap` returned.
+        devices: those of that pmap.
+    """
+    leaves = jax.tree.leaves(part)
+    if part is None or jax.process_count() == 1 or all(x.is_fully_replicated for x in leaves):
+        return part
+    if devices is not None:
+        mesh = Mesh(np.array(devices), ("devices",))
+        spec = PartitionSpec("devices")
+        part = multihost_utils.host_local_array_to_global_array(part, mesh, spec)
+    else:
+        mesh = leaves[0].sharding.mesh
+    return _replicate(NamedSharding(mesh, PartitionSpec()))(part)
+
+
+@functools.cache
+def _replicate(whole: NamedSharding) -> Any:
+    def run(part: Part) -> Part:
+        leaves, treedef = jax.tree.flatten(part)
+        out = list(leaves)
+        for dtype in {leaf.dtype for leaf in leaves}:
+            alike = [i for i, leaf in enumerate(leaves) if leaf.dtype == dtype]
+            flat = [leaves[i].reshape(leaves[i].shape[0], -1) for i in alike]
+            together = jax.lax.with_sharding_constraint(jnp.concatenate(flat, axis=1), whole)
+            ends = np.cumsum([one.shape[1] for one in flat])[:-1]
+            for i, one in zip(alike, jnp.split(together, ends, axis=1), strict=True):
+                out[i] = one.reshape(leaves[i].shape)
+        return jax.tree.unflatten(treedef, out)
+
+    return jax.jit(run, out_shardings=whole)

@@ -262,6 +262,12 @@ class Loop(Status):
         hook = self._current_hook(name)
         value = self.keep(value)
         checked = check_call(name, value, hook, batch_size=batch_size, **options)
+        if checked.syncs and jax.process_count() > 1:
+            raise LogArgumentError(
+                f"loop.log({name!r}, ..., sync_dist=True) with {jax.process_count()} processes: "
+                f"the host does not reduce over processes; log it inside the step, where devices "
+                f"do, or write rank_zero_only=True to log the value of process 0"
+            )
         recorder = self._run.recorders[str(hook.stage)]  # hooks without one forbid logging
         weight = None if batch_size is None else self.keep(batch_size)
         if hook.steps and recorder.in_batch:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxlog.logs import Options
 from jaxlog.logs.tape import Column
 from jaxlog.loop.accumulators import Accumulator
-from jaxlog.loop.devices import columns_of, metric_of
+from jaxlog.loop.devices import logged
 from jaxlog.loop.names import Key
 from jaxlog.loop.nonfinite import NonFiniteWatch
 from jaxlog.loop.results import Results
@@ -76,15 +76,10 @@ class Phase:
         if self._open_row is not None:
             table.carry(self._open_row)
             self._open_row = None
-        for segment, (rows, metrics) in zip(window.segments, segments, strict=True):
-            has_devices = rows.ndim == 3
-            columns = columns_of(segment.schema, rows, len(segment.batches))
-            for column in columns.values():
-                state = metrics.get(column.entry.name)
-                if state is not None:
-                    syncs = column.entry.options.syncs
-                    state = metric_of(state, has_devices=has_devices, syncs=syncs)
-                self._absorb_column(window, np.asarray(segment.batches), column, state, table)
+        for segment, parts in zip(window.segments, segments, strict=True):
+            batches = np.asarray(segment.batches)
+            for column, state in logged(segment.schema, parts, len(batches)):
+                self._absorb_column(window, batches, column, state, table)
         for value, (resolved, weight) in zip(window.host, host, strict=True):
             known = dataclasses.replace(value, value=resolved, weight=weight)
             self._absorb_host(window, known, table)
@@ -101,11 +96,11 @@ class Phase:
         """Takes in what a step function logged under one name."""
         options = column.entry.options
         key = Key(column.entry.name, options, window.suffix if options.add_dataloader_idx else "")
-        if column.cells:
-            values, kept = column.step_values(window.sizes_of(batches)), column.present()
-            if column.has_steps:
-                # Absent values are no news; of the others the watch says which stay.
-                kept[kept] = self.watch.keep(key, values[kept], window.steps_of(batches[kept]))
+        kept = column.present() if column.cells else np.ones(len(batches), bool)
+        if column.has_steps:
+            values = column.step_values(window.sizes_of(batches))
+            # Absent values are no news; of the others the watch says which stay.
+            kept[kept] = self.watch.keep(key, values[kept], window.steps_of(batches[kept]))
             column, batches, values = column.take(kept), batches[kept], values[kept]
             if options.on_step:
                 rows = window.row_of[batches]
@@ -113,7 +108,7 @@ class Phase:
                     table.set_key(key, rows, values)
                 else:
                     table.fold_key(key, rows, values, column.weights(window.sizes_of(batches)))
-        if options.on_epoch and len(batches):
+        if options.on_epoch and kept.any():
             accumulator = self.accumulator(key.name, options, key.suffix)
             if state is None:
                 accumulator.add_column(column, window.sizes_of(batches))

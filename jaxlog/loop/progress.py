@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from jaxlog.logs import Schema
-from jaxlog.loop.devices import columns_of
+from jaxlog.loop.devices import latest
 from jaxlog.loop.names import Key
 from jaxlog.loop.pipeline import Pipeline
 from jaxlog.loop.recorder import Recorder
@@ -34,23 +32,35 @@ class ProgressValues:
                 shown.update(self._arrived(id(step), suffix))
                 wanted = any(e.options.prog_bar and e.options.on_step for e in step.schema)
                 if recorder.in_batch and wanted and id(step) not in self._flying:
-                    self._take_off(id(step), step.schema, step.last_row)
+                    self._take_off(id(step), step.schema, step.last_rows)
         return dict(shown)
 
-    def _take_off(self, key: int, schema: Schema, row: Any) -> None:
-        if row is not None:
-            self._pipeline.drain.start(row)
-            self._flying[key] = (schema, row)
+    def _take_off(self, key: int, schema: Schema, rows: Any) -> None:
+        if rows is not None:
+            # Of what other processes log, a process hears when the window comes.
+            mine = tuple(row if row is None or _is_here(row) else None for row in rows)
+            self._pipeline.drain.start(mine)
+            self._flying[key] = (schema, mine)
 
     def _arrived(self, key: int, suffix: str) -> dict[str, float]:
-        if key not in self._flying or not self._flying[key][1].is_ready():
+        if key not in self._flying:
             return {}
-        schema, row = self._flying.pop(key)
-        columns = columns_of(schema, np.expand_dims(self._pipeline.drain.read(row), -2), 1)
+        schema, rows = self._flying[key]
+        if not all(row.is_ready() for row in rows if row is not None):
+            return {}
+        del self._flying[key]
+        arrived = self._pipeline.drain.read(rows)
         return {
-            Key(name, column.entry.options, suffix).step_tag: float(column.step_values()[0])
-            for name, column in columns.items()
+            Key(column.entry.name, column.entry.options, suffix).step_tag: float(
+                column.step_values()[0]
+            )
+            for column in latest(schema, arrived)
             if column.entry.options.prog_bar
             and column.entry.options.on_step
+            and column.has_steps  # a metric of several shards comes with its window
             and column.present()[0]
         }
+
+
+def _is_here(row: Any) -> bool:
+    return row.is_fully_addressable or row.is_fully_replicated

@@ -37,6 +37,7 @@ class Recorder:
         self.stage = stage
         self.rows = settings.window_steps
         self.group = 0
+        self._settings = settings
         self._size_of = settings.batch_size_fn
         self.steps: list[LoopStep] = []
         self.phase: Phase | None = None
@@ -69,7 +70,7 @@ class Recorder:
 
     def _size(self, batch: Any) -> float | None:
         if self._size_of is None:
-            mapped = any(step.devices is not None for step in self.steps)
+            mapped = any(step.is_mapped for step in self.steps)
             return batch_size(batch, axes=2 if mapped else 1)
         size = self._size_of(batch)
         if size is not None and not float(size) >= 0:
@@ -78,6 +79,13 @@ class Recorder:
                 f"examples, or None where it has none"
             )
         return None if size is None else float(size)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the row of the running batch is one that is written."""
+        if self.stage != "train":
+            return True
+        return self._settings.is_written(self._window().steps[-1], self.group)
 
     @property
     def writes_steps(self) -> bool:

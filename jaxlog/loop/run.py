@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
+
 from jaxlog.errors import LoopError
 from jaxlog.loop.batches import Loader
 from jaxlog.loop.position import Position
@@ -276,10 +278,16 @@ class Run(Position):
 
     # ---- the end ---------------------------------------------------------------------------------
 
-    def sync(self) -> None:
-        """Takes in everything logged so far and brings the mappings up to date."""
+    def sync(self, *, reading: bool = False) -> None:
+        """Takes in everything logged so far and brings the mappings up to date.
+
+        Args:
+            reading: whether somebody only looks. With several processes one of them may look by
+                itself, so windows that are not full stay where they are: to fetch one may take all.
+        """
         self.settle()
-        self._catch_up()
+        if not reading or jax.process_count() == 1:
+            self._catch_up()
         self._loop.pipeline.process()
         for recorder in self.recorders.values():
             if recorder.phase is not None and recorder.phase.end is not None:

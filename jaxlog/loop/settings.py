@@ -41,6 +41,16 @@ class Settings:
                 f"returns its number of examples"
             )
 
+    def is_written(self, step: int, group: int) -> bool:
+        """Whether the row of training step `step` is written, and complete after this batch.
+
+        Args:
+            step: index of the optimizer step.
+            group: batches of it that have ended.
+        """
+        every = self.log_every_n_steps
+        return bool(every) and group + 1 == self.accumulate_grad_batches and (step + 1) % every == 0
+
 
 def check_count(name: str, value: Any, *, least: int) -> None:
     """Holds an argument to the ints from `least` on.

@@ -26,7 +26,11 @@ class Status:
 
     @property
     def callback_metrics(self) -> Mapping[str, float]:
-        """Everything logged, by tag and by bare name; fetches what it needs, one copy a window."""
+        """Everything logged, by tag and by bare name; fetches what it needs, one copy a window.
+
+        With several processes it fetches nothing, since one of them may read it alone: inside a
+        phase it is as of the latest window.
+        """
         return self._mapping("callback")
 
     @property
@@ -40,7 +44,7 @@ class Status:
         return self._mapping("progress_bar")
 
     def _mapping(self, which: str) -> Mapping[str, float]:
-        self._run.sync()
+        self._run.sync(reading=True)
         return types.MappingProxyType(dict(getattr(self.pipeline.results, which)))
 
     def progress_values(self) -> Mapping[str, float]:
@@ -52,7 +56,7 @@ class Status:
     @property
     def nonfinite(self) -> Mapping[str, NonFinite]:
         """By name, how often a value was NaN or infinite, and at which step first."""
-        self._run.sync()
+        self._run.sync(reading=True)
         return types.MappingProxyType(dict(self.pipeline.watch.found))
 
     @property
@@ -77,10 +81,8 @@ class Status:
     @property
     def is_logging_step(self) -> bool:
         """Whether the row of the running training batch is one that is written."""
-        settings, group = self._run.settings, self._run.recorders["train"].group
-        every = settings.log_every_n_steps
-        is_last = group + 1 == settings.accumulate_grad_batches
-        return bool(every) and is_last and (self.global_step + 1) % every == 0
+        group = self._run.recorders["train"].group
+        return self._run.settings.is_written(self.global_step, group)
 
     @property
     def batch_size(self) -> float | None:

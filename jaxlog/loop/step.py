@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +14,21 @@ from jax.sharding import PartitionSpec
 
 from jaxlog.compat import unspecified_sharding
 from jaxlog.errors import LogArgumentError
-from jaxlog.logs import Logs, Schema
+from jaxlog.logs import Schema
+from jaxlog.logs.recording import Recording
+from jaxlog.loop.devices import gathered
+from jaxlog.loop.processes import check_same_schema
 from jaxlog.loop.window import Segment
 from jaxlog.tracing.capture import Captured, SchemaMismatchError
 from jaxlog.tracing.libraries import transform_for
-from jaxlog.tracing.placement import place, placement_of
+from jaxlog.tracing.placement import place_recording, placement_of
 
 if TYPE_CHECKING:
     from jaxlog.loop.recorder import Recorder
 
 __all__ = ["LoopStep"]
+
+_ids = itertools.count()
 
 
 class LoopStep:
@@ -37,22 +43,25 @@ class LoopStep:
         transform_kwargs: Mapping[str, Any],
     ) -> None:
         """See `Loop.training_step`."""
-        self._captured = Captured(fn, hook=hook, rows=recorder.rows, keep_totals=False)
+        self._captured = Captured(fn, hook=hook)
         functools.update_wrapper(self, fn, updated=())
         self._fn = fn
         self._recorder = recorder
         self._transform, self._kwargs = _unwrapped(transform, transform_kwargs)
+        self._mapped = self._transform is jax.pmap
+        self._id = next(_ids)  # the same on every process: they make their steps in one order
+        self._growths = 0
         self._compiled: Any = None
-        self._logs: Logs | None = None
+        self._recording: Recording | None = None
         self._placement: Any = None
         self._batches: list[int] = []
         self._weighed: str | None = None
-        self.last_row: Any = None
+        self.last_rows: Any = None
 
     @property
     def schema(self) -> Schema:
         """What the step logs, as far as it is known."""
-        return Schema() if self._logs is None else self._logs.schema
+        return Schema() if self._recording is None else self._recording.schema
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the step in the running phase; what it logs belongs to the current batch.
@@ -65,15 +74,18 @@ class LoopStep:
         if self._compiled is None:
             self._transform = transform_for(self._transform, self._fn, (args, kwargs))
             self._compiled = self._compile(len(args))
-        if self._logs is None:
+        if self._recording is None:
             self._placement = placement_of(jax.tree.leaves((args, kwargs)))
-            self._logs = self._fresh(Schema())
+            self._recording = self._fresh(Schema())
         try:
-            self._logs, self.last_row, out = self._compiled(self._logs, *args, **kwargs)
+            run = self._compiled(self._told(), *args, **kwargs)
         except SchemaMismatchError as mismatch:
             # At the first call, and whenever another trace of the step logs something new.
             self._grow(mismatch.needed)
-            self._logs, self.last_row, out = self._compiled(self._logs, *args, **kwargs)
+            run = self._compiled(self._told(), *args, **kwargs)
+        self._recording, self.last_rows, out = run
+        if self._mapped and jax.process_count() > 1:
+            self.last_rows = None  # those of this process are not those that will be written
         self._batches.append(batch)
         self._recorder.outputs = out
         if self._weighed is not None:
@@ -82,11 +94,23 @@ class LoopStep:
             self._recorder.add_segment(self.take())
         return out
 
-    def _compile(self, count: int) -> Any:
-        """The step with its logs in front, compiled for calls with `count` positional arguments."""
+    def _told(self) -> Recording:
+        """The recording, which knows whether this step is written if the step asks for it."""
+        recording = self._recording
+        assert recording is not None  # made before the first call
+        if not recording.schema.lazy:
+            return recording
+        due = np.asarray(self._recorder.is_due)
+        here = (self._count_here,) if self._mapped else ()
+        return recording.when(np.broadcast_to(due, here))
 
-        def run(logs: Logs, *args: Any, **kwargs: Any) -> Any:
-            return self._captured.step(logs, self._captured.trace(args, kwargs))
+    def _compile(self, count: int) -> Any:
+        """The step with its recording in front, compiled for calls with `count` arguments."""
+
+        def run(recording: Recording, *args: Any, **kwargs: Any) -> Any:
+            traced = self._captured.trace(args, kwargs, keep_shards=True, mapped=self._mapped)
+            cells, out = self._captured.run(recording.schema, traced, due=recording.due)
+            return (*recording.push(cells), out)
 
         run.__name__ = run.__qualname__ = getattr(self, "__name__", "step")
         parameters = _parameters(self._fn)
@@ -95,46 +119,57 @@ class LoopStep:
             # static_argnames, and the other way round.
             first = inspect.Parameter("__logs", inspect.Parameter.POSITIONAL_ONLY)
             run.__signature__ = inspect.Signature([first, *parameters])
-        shift = _shifted if self.devices is None else _shifted_for_pmap
+        shift = _shifted_for_pmap if self._mapped else _shifted
         return self._transform(run, **shift(self._kwargs, parameters or [], count))
 
     @property
-    def devices(self) -> int | None:
-        """How many devices the step is mapped over by `jax.pmap`; None where it is not."""
-        if self._transform is not jax.pmap:
-            return None
-        devices = self._kwargs.get("devices")
-        return jax.local_device_count() if devices is None else len(devices)
+    def is_mapped(self) -> bool:
+        """Whether `jax.pmap` runs the step once a device."""
+        return self._mapped
 
-    def _fresh(self, schema: Schema) -> Logs:
-        logs = self._captured.empty(schema)
-        devices = self.devices
-        if devices is None:
-            return place(logs, self._placement)
-        # Each device keeps its own logs; the host reduces them.
-        return jax.tree.map(lambda x: np.broadcast_to(x, (devices, *np.shape(x))), logs)
+    @functools.cached_property
+    def _devices(self) -> Sequence[Any]:
+        """Those of pmap, of all processes."""
+        return self._kwargs.get("devices") or jax.devices()
+
+    @property
+    def _count_here(self) -> int:
+        """How many of pmap's devices are this process's."""
+        return sum(device.process_index == jax.process_index() for device in self._devices)
+
+    def _fresh(self, schema: Schema) -> Recording:
+        recording = Recording.empty(schema, self._recorder.rows)
+        if not self._mapped:
+            return place_recording(recording, self._placement)
+        # Each device keeps its own recording; the host reduces them.
+        return jax.tree.map(
+            lambda x: np.broadcast_to(x, (self._count_here, *np.shape(x))), recording
+        )
 
     def _grow(self, needed: Schema) -> None:
-        assert self._logs is not None  # it was passed to the call that wanted more room
-        schema = self._logs.schema.join(needed) if len(self._logs.schema) else needed
+        schema = self.schema.join(needed) if len(self.schema) else needed
+        self._growths += 1
+        check_same_schema(f"jaxlog/{self._id}/{self._growths}", schema)
         for entry in schema:
             is_metric = entry.metric is not None
             self._recorder.register(entry.name, entry.options, is_metric=is_metric)
         if self._batches:
             self._recorder.add_segment(self.take())
-        self._logs = self._fresh(schema)
+        self._recording = self._fresh(schema)
         weighed = [e.name for e in schema if e.weighs_by_batch and e.options.on_epoch]
         self._weighed = weighed[0] if weighed else None
 
     def take(self) -> Segment | None:
-        """What was logged since the last `take`; the step goes on with fresh logs."""
-        if self._logs is None or not self._batches:
+        """What was logged since the last `take`; the step goes on with a fresh recording."""
+        if self._recording is None or not self._batches:
             return None
-        logs, batches = self._logs, self._batches
-        self._logs, self._batches = self._fresh(logs.schema), []
-        if not len(logs.schema):
+        recording, batches = self._recording, self._batches
+        self._recording, self._batches = self._fresh(recording.schema), []
+        if not len(recording.schema):
             return None
-        return Segment(logs.schema, logs.tape.rows, logs.metrics, batches)
+        devices = self._devices if self._mapped else None
+        parts = (gathered(recording.whole, devices), gathered(recording.shards))
+        return Segment(recording.schema, parts, batches)
 
 
 def _parameters(fn: Callable[..., Any]) -> list[inspect.Parameter] | None:

@@ -18,15 +18,13 @@ class Segment:
     """What one step function logged in a window.
 
     Attributes:
-        schema: what the rows hold.
-        rows: packed rows on the device, int32, shape `(rows, words)`; not donated any more.
-        metrics: metric states accumulated over the window, on the device.
+        schema: what was logged.
+        parts: the rows and states of a recording, on the device; not donated any more.
         batches: for each row in use, the index of its batch in the window.
     """
 
     schema: Schema
-    rows: Any
-    metrics: dict[str, Any]
+    parts: Any
     batches: list[int]
 
 
@@ -112,5 +110,5 @@ class Window:
     @property
     def arrays(self) -> Any:
         """Everything in it that lives on a device."""
-        segments = [(segment.rows, segment.metrics) for segment in self.segments]
-        return segments, [(host.value, host.weight) for host in self.host]
+        parts = [segment.parts for segment in self.segments]
+        return parts, [(host.value, host.weight) for host in self.host]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from jax.core import Tracer
 
 from jaxlog.errors import LogArgumentError, SchemaError
 from jaxlog.logs import Logs, Schema
+from jaxlog.logs.cells import StepCells
 from jaxlog.logs.hooks import find_hook, resolve_flags
 from jaxlog.tracing.context import capturing
 from jaxlog.tracing.control_flow import RULES
@@ -52,7 +54,6 @@ def capture(
     *,
     hook: str = "training_step",
     rows: int = 64,
-    keep_totals: bool = True,
 ) -> Captured:
     """`fn` as a pure function of its logs: `captured(logs, *args, **kwargs) -> (logs, out)`.
 
@@ -67,7 +68,6 @@ def capture(
         fn: the function; arrays in its arguments are traced, every other leaf is static.
         hook: whose defaults its log calls take.
         rows: how many of the latest steps keep their own values.
-        keep_totals: whether to reduce over steps on the device, as `Logs.compute` needs.
 
     Raises:
         HookError: no such hook, or one where nothing can be logged.
@@ -90,15 +90,13 @@ def capture(
         >>> [round(float(loss), 3) for loss in logs.history()["loss"]]
         [1.0, 0.81, 0.656]
     """
-    return Captured(fn, hook=hook, rows=rows, keep_totals=keep_totals)
+    return Captured(fn, hook=hook, rows=rows)
 
 
 class Captured:
     """A function whose logs are an argument and a result; made by `capture`."""
 
-    def __init__(
-        self, fn: Callable[..., Any], *, hook: str, rows: int = 64, keep_totals: bool = True
-    ) -> None:
+    def __init__(self, fn: Callable[..., Any], *, hook: str, rows: int = 64) -> None:
         """See `capture`."""
         if not callable(fn):
             raise LogArgumentError(
@@ -110,7 +108,6 @@ class Captured:
         self._fn = fn
         self._hook = hook
         self._rows = rows
-        self._keep_totals = keep_totals
         self._handover: tuple[Any, _Traced] | None = None
 
     def init(self, *args: Any, **kwargs: Any) -> Logs:
@@ -127,12 +124,9 @@ class Captured:
             SchemaError: two calls disagree about a key.
             CaptureError: a log inside a primitive that capture cannot see through.
         """
-        logs = self.empty(self.trace(args, kwargs).schema)
+        schema = self.trace(args, kwargs).schema
+        logs = Logs.empty(schema, rows=self._rows, explicit=False)
         return place(logs, placement_of(jax.tree.leaves((args, kwargs))))
-
-    def empty(self, schema: Schema) -> Logs:
-        """Empty logs of that schema, with the rows and totals this function keeps."""
-        return Logs.empty(schema, rows=self._rows, explicit=False, keep_totals=self._keep_totals)
 
     def __call__(self, logs: Logs, /, *args: Any, **kwargs: Any) -> tuple[Logs, Any]:
         """`(logs after the step, what the function returns)`.
@@ -148,11 +142,25 @@ class Captured:
             )
         traced = self.trace(args, kwargs)
         batch_size = 1.0 if traced.call is None else _leading(*traced.call.batch)
-        logs, _, out = self.step(logs, traced, batch_size=batch_size)
-        return logs, out
+        cells, out = self.run(logs.schema, traced)
+        return logs.push(cells, batch_size=batch_size), out
 
-    def trace(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Traced:
-        """The function's program for these arguments, and what it logs."""
+    def trace(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        keep_shards: bool = False,
+        mapped: bool = False,
+    ) -> _Traced:
+        """The function's program for these arguments, and what it logs.
+
+        Args:
+            args: positional arguments.
+            kwargs: keyword arguments.
+            keep_shards: whether the shards of a shard_map keep their cells apart.
+            mapped: whether the function itself is run by each of several devices.
+        """
         call = as_pure_call(self._fn, args, kwargs)
         leaves, in_tree = jax.tree.flatten((tuple(call.args), dict(call.kwargs)))
         dynamic = [_is_array(leaf) for leaf in leaves]
@@ -173,26 +181,45 @@ class Captured:
             self._handover = None
             if _same(known, key):
                 return traced._replace(arrays=arrays, call=call)
-        with capturing(self._hook):
+        with capturing(self._hook) as traced:
             jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(*arrays)
-        out_tree = jax.tree.structure(shape)
-        return _Traced(jaxpr, out_tree, schema_of(jaxpr), arrays, key, call)
+        schema = schema_of(jaxpr, keep_shards=keep_shards, mapped=mapped)
+        _warn_of_lost(traced - {entry.name for entry in schema})
+        return _Traced(jaxpr, jax.tree.structure(shape), schema, arrays, key, call)
 
-    def step(
-        self, logs: Logs, traced: _Traced, *, batch_size: float = 1.0
-    ) -> tuple[Logs, jax.Array, Any]:
-        """`(logs after the step, the step's packed row, what the function returns)`."""
+    def run(self, room: Schema, traced: _Traced, *, due: Any = None) -> tuple[StepCells, Any]:
+        """`(what the step logs, what the function returns)`.
+
+        Args:
+            room: what there is room for.
+            traced: the program, of `trace`.
+            due: whether the step is written, bool, shape (); None for always.
+
+        Raises:
+            SchemaMismatchError: it logs something else.
+        """
         try:
-            _check_room(logs.schema, traced.schema)
+            _check_room(room, traced.schema)
         except SchemaMismatchError:
             # Whoever grows the logs calls again at once; the function is not traced twice.
             if not any(isinstance(const, Tracer) for const in traced.jaxpr.consts):
                 self._handover = (traced.key, traced._replace(arrays=(), call=None))
             raise
-        outs, cells = Interpreter(logs.schema, RULES).run(traced.jaxpr, traced.arrays)
-        logs, row = logs.push(cells, batch_size=batch_size)
+        outs, cells = Interpreter(room, RULES, due).run(traced.jaxpr, traced.arrays)
         out = jax.tree.unflatten(traced.out_tree, outs)
-        return logs, row, out if traced.call is None else traced.call.close(out)
+        return cells, out if traced.call is None else traced.call.close(out)
+
+
+def _warn_of_lost(names: set[str]) -> None:
+    if names:
+        warnings.warn(
+            f"{sorted(names)} {'are' if len(names) > 1 else 'is'} logged in code that the step's "
+            f"program does not hold, and will not be recorded: a function that was only traced "
+            f"(eval_shape), the primal of a custom derivative under grad, or, in a scan under "
+            f"grad, a cond or switch that returns nothing and decides the same in every iteration "
+            f"(JAX drops it); log it outside, or with mask= in place of the branch",
+            stacklevel=4,
+        )
 
 
 def _check_room(room: Schema, needed: Schema) -> None:

@@ -9,6 +9,7 @@ called.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 from collections.abc import Iterator
 
@@ -17,7 +18,7 @@ import jax
 from jaxlog.logs.hooks import HOOKS, Hook, find_hook
 from jaxlog.tracing.libraries import present
 
-__all__ = ["capturing", "current_hook", "hook", "is_captured", "unheard"]
+__all__ = ["capturing", "current_hook", "hook", "is_captured", "note_traced", "silent"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class _Place:
 
 _OUTSIDE = _Place("training_step", captured=False)
 _place = jax.make_user_context(None)
+_traced: contextvars.ContextVar[set[str]] = contextvars.ContextVar("jaxlog_traced")
 
 
 def _current() -> _Place:
@@ -69,17 +71,27 @@ def hook(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def capturing(hook_name: str) -> Iterator[None]:
-    """Log calls traced inside leave an equation."""
-    with contextlib.ExitStack() as stack:
-        for library in present():
-            stack.enter_context(library.capturing())
-        stack.enter_context(_place(_Place(hook_name, captured=True)))
+def silent() -> Iterator[None]:
+    """Log calls traced inside leave none."""
+    with _place(dataclasses.replace(_current(), captured=False)):
         yield
 
 
 @contextlib.contextmanager
-def unheard() -> Iterator[None]:
-    """Log calls inside leave no equation, whoever captures."""
-    with _place(dataclasses.replace(_current(), captured=False)):
-        yield
+def capturing(hook_name: str) -> Iterator[set[str]]:
+    """Log calls traced inside leave an equation; gives the names of those that were."""
+    # Beside the user context, not in it: what is traced must not depend on what was traced before.
+    token = _traced.set(set())
+    try:
+        with contextlib.ExitStack() as stack:
+            for library in present():
+                stack.enter_context(library.capturing())
+            stack.enter_context(_place(_Place(hook_name, captured=True)))
+            yield _traced.get()
+    finally:
+        _traced.reset(token)
+
+
+def note_traced(name: str) -> None:
+    """Tells the capture around that a log call was traced."""
+    _traced.get().add(name)

@@ -16,39 +16,34 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxlog.compat import (
-    manual_axes,
-    opened,
-    replicated,
-    scan_sizes,
-    unspecified_sharding,
-    without_consts,
-)
+from jaxlog.compat import opened, replicated, scan_sizes, unspecified_sharding, without_consts
 from jaxlog.errors import CaptureError
 from jaxlog.logs.cells import fold_axes
 from jaxlog.tracing.interpreter import Interpreter, Results, Rule, Shards
 from jaxlog.tracing.shards import speaking
+from jaxlog.tracing.sites import spread_of
 
 __all__ = ["RULES"]
 
 
 def _jit(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
     def build(jaxpr: Any) -> Any:
-        def run(*args: Any) -> Results:
-            return interpreter.run(jaxpr, args)
+        def run(due: Any, *args: Any) -> Results:
+            with interpreter.knowing(due):
+                return interpreter.run(jaxpr, args)
 
         run.__name__ = run.__qualname__ = eqn.params["name"]
         free = unspecified_sharding()
         shardings = {}
         if any(s is not free for s in eqn.params["in_shardings"]):
-            shardings["in_shardings"] = tuple(eqn.params["in_shardings"])
+            shardings["in_shardings"] = (free, *eqn.params["in_shardings"])
         if any(s is not free for s in eqn.params["out_shardings"]):
             shardings["out_shardings"] = (list(eqn.params["out_shardings"]), free)
         return jax.jit(
             run, inline=eqn.params["inline"], keep_unused=eqn.params["keep_unused"], **shardings
         )
 
-    return interpreter.jitted(eqn, build)(*args)
+    return interpreter.jitted(eqn, build)(interpreter.due, *args)
 
 
 def _scan(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
@@ -159,28 +154,28 @@ def _call(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
 
 
 def _shard_map(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
-    params = eqn.params
-    mesh, manual = params["mesh"], manual_axes(params)
-    axes = tuple(axis for axis in mesh.axis_names if axis in manual)
+    params, spread, entries = eqn.params, spread_of(eqn), interpreter.entries
+    mesh, axes = spread.mesh, spread.axes
     shards = Shards({axis: mesh.shape[axis] for axis in axes}, params["check_vma"])
 
-    def run(*args: Any) -> Results:
-        with interpreter.sharded(shards):
+    def run(due: Any, *args: Any) -> Results:
+        with interpreter.sharded(shards), interpreter.knowing(due):
             outs, cells = interpreter.run(params["jaxpr"], args)
-        entries = interpreter.entries
         spoken = {name: speaking(entries[name], one, shards) for name, one in cells.items()}
         return outs, jax.tree.map(lambda x: jnp.asarray(x)[None], spoken)
 
     outs, cells = jax.shard_map(
         run,
         mesh=mesh,
-        in_specs=tuple(params["in_specs"]),
+        in_specs=(PartitionSpec(), *params["in_specs"]),
         out_specs=(list(params["out_specs"]), PartitionSpec(axes)),
         axis_names=set(axes),
         check_vma=params["check_vma"],
-    )(*args)
-    cells = replicated(cells, mesh)
-    return outs, {name: fold_axes(interpreter.entries[name], one, 1) for name, one in cells.items()}
+    )(interpreter.due, *args)
+    kept = {name for name in cells if interpreter.keeps(name)}
+    whole = replicated({name: one for name, one in cells.items() if name not in kept}, mesh)
+    folded = {name: fold_axes(entries[name], one, 1) for name, one in whole.items()}
+    return outs, {name: cells[name] if name in kept else folded[name] for name in cells}
 
 
 RULES: Mapping[str, Rule] = {

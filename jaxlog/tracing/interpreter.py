@@ -12,11 +12,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jax.extend.core import Literal
 
-from jaxlog.compat import bind_equation, equation_context, opened, to_varying, varying_axes
+from jaxlog.compat import (
+    bind_equation,
+    equation_context,
+    evaluate,
+    opened,
+    spread_out,
+    to_varying,
+    varying_axes,
+)
 from jaxlog.logs.cells import Cells, StepCells, contribution, fold_axes, merge_steps, neutral
+from jaxlog.logs.lowering import LogCall
 from jaxlog.logs.schema import Entry, Schema
+from jaxlog.tracing.lazy import lazy_p
 from jaxlog.tracing.primitive import log_p
 from jaxlog.tracing.sites import logs_inside, sites
 
@@ -48,8 +60,15 @@ class Interpreter:
         entries: what each logged name folds into.
     """
 
-    def __init__(self, schema: Schema, rules: Mapping[str, Rule]) -> None:
-        """An interpreter of programs that log what `schema` holds."""
+    def __init__(self, schema: Schema, rules: Mapping[str, Rule], due: Any = None) -> None:
+        """An interpreter of programs that log what `schema` holds.
+
+        Args:
+            schema: what there is room for.
+            rules: one for each higher-order primitive.
+            due: whether the step is written, bool, shape (); None for always.
+        """
+        self.due = jnp.ones((), bool) if due is None else due
         self.entries: dict[str, Entry] = {entry.name: entry for entry in schema}
         self._rules = rules
         self._jitted: dict[int, Any] = {}
@@ -75,11 +94,12 @@ class Interpreter:
 
     def _logging(self, eqn: Any, operands: Sequence[Any]) -> Results:
         if eqn.primitive is log_p:
-            return [], self._log(eqn, operands)
+            return [], self._log(eqn.params["call"], operands)
+        if eqn.primitive is lazy_p:
+            return [], self._log_lazily(eqn.params["call"], eqn.params["jaxpr"], operands)
         return self._rules[eqn.primitive.name](self, eqn, operands)
 
-    def _log(self, eqn: Any, operands: Sequence[Any]) -> StepCells:
-        call = eqn.params["call"]
+    def _log(self, call: LogCall, operands: Sequence[Any]) -> StepCells:
         entry = self.entries[call.name]
         leading = operands[0].ndim - call.ranks[0]
         if call.metric is not None:
@@ -90,7 +110,20 @@ class Interpreter:
             mask = next(rest) if call.masked else None
             cells = contribution(entry, operands[0], weight, mask)
         self.note_varying([call.name], *operands)
+        if call.constant and call.options.syncs:
+            for shards in self._shards[-1:]:
+                shards.varying[call.name] = frozenset(shards.sizes)
         return {call.name: self._typed(fold_axes(entry, cells, leading))}
+
+    def _log_lazily(self, call: LogCall, jaxpr: Any, operands: Sequence[Any]) -> StepCells:
+        def compute(*operands: Any) -> StepCells:
+            return self._log(call, evaluate(jaxpr, operands))
+
+        def skip(*operands: Any) -> StepCells:
+            del operands
+            return {call.name: self._typed(neutral(self.entries[call.name]))}
+
+        return lax.cond(self.due, compute, skip, *operands)
 
     # ---- inside shard_map -----------------------------------------------------------------------
 
@@ -102,6 +135,19 @@ class Interpreter:
             yield
         finally:
             self._shards.pop()
+
+    @contextlib.contextmanager
+    def knowing(self, due: Any) -> Iterator[None]:
+        """What runs inside knows by this value, of its own trace, whether the step is written."""
+        before, self.due = self.due, due
+        try:
+            yield
+        finally:
+            self.due = before
+
+    def keeps(self, name: str) -> bool:
+        """Whether the shards of the shard_map that just ended stay apart under this name."""
+        return self.entries[name].on_mesh and not self._shards
 
     def note_varying(self, names: Sequence[str], *values: Any) -> None:
         """Notes over which mesh axes what is logged under these names differs."""
@@ -119,7 +165,7 @@ class Interpreter:
 
     def merge(self, a: StepCells, b: StepCells) -> StepCells:
         """What was logged in `a`, then in `b`."""
-        return merge_steps(self.entries, a, b)
+        return merge_steps(self.entries, a, b, in_shard=bool(self._shards))
 
     def names(self, *jaxprs: Any) -> list[str]:
         """The names that some of the jaxprs may log, in program order."""
@@ -127,7 +173,13 @@ class Interpreter:
 
     def neutral(self, names: Sequence[str]) -> StepCells:
         """Cells of those names, none of them logged."""
-        return {name: self._typed(neutral(self.entries[name])) for name in names}
+        return {name: self._neutral(self.entries[name]) for name in names}
+
+    def _neutral(self, entry: Entry) -> Cells:
+        cells = neutral(entry)
+        if self._shards or entry.spread is None or not entry.on_mesh:
+            return self._typed(cells)
+        return spread_out(cells, entry.spread.mesh, entry.spread.axes)
 
     def jitted(self, eqn: Any, build: Callable[[Any], Any]) -> Any:
         """One jitted function for each jaxpr, so that a function called twice is traced once."""

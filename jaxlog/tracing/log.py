@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.logs.arguments import check_call
-from jaxlog.logs.lowering import lower_call
-from jaxlog.tracing.context import current_hook, is_captured
+from jaxlog.logs.arguments import check_call, check_options
+from jaxlog.logs.lowering import Logged, lower_call
+from jaxlog.logs.schema import Options
+from jaxlog.metrics import Metric
+from jaxlog.tracing.context import current_hook, is_captured, note_traced, silent
+from jaxlog.tracing.lazy import bind_lazily
 from jaxlog.tracing.primitive import log_p
 
 __all__ = ["log", "log_dict"]
@@ -42,7 +46,9 @@ def log(
         name: the key; a `/` groups it in TensorBoard.
         value: one real number (any dtype, shape () or one element), an array together with `mask`,
             or a `jaxlog.Metric`. Integers and bools stay exact; bfloat16 and float16 are kept as
-            float32.
+            float32. A function without arguments that returns one of these is computed only at
+            the steps that a `Loop` writes (`log_every_n_steps`), and costs nothing at others; what
+            it logs itself is not recorded. With `on_epoch` every step counts, and computes it.
         prog_bar: show it in the progress bar.
         logger: write it to the loggers.
         on_step: keep the value of every step. Default: by hook, True in a training step.
@@ -78,26 +84,59 @@ def log(
         >>> float(logs.compute()["loss"])
         3.5
     """
-    checked = check_call(
-        name,
-        value,
-        current_hook(),
-        prog_bar=prog_bar,
-        logger=logger,
-        on_step=on_step,
-        on_epoch=on_epoch,
-        reduce_fx=reduce_fx,
-        enable_graph=enable_graph,
-        sync_dist=sync_dist,
-        sync_dist_group=sync_dist_group,
-        add_dataloader_idx=add_dataloader_idx,
-        batch_size=batch_size,
-        rank_zero_only=rank_zero_only,
-        mask=mask,
-        nan_policy=nan_policy,
-    )
+    options: dict[str, Any] = {
+        "prog_bar": prog_bar,
+        "logger": logger,
+        "on_step": on_step,
+        "on_epoch": on_epoch,
+        "reduce_fx": reduce_fx,
+        "enable_graph": enable_graph,
+        "sync_dist": sync_dist,
+        "sync_dist_group": sync_dist_group,
+        "add_dataloader_idx": add_dataloader_idx,
+        "rank_zero_only": rank_zero_only,
+        "nan_policy": nan_policy,
+    }
+    weighting = {"batch_size": batch_size, "mask": mask}
+    if not _is_thunk(value):
+        checked = check_call(name, value, current_hook(), **weighting, **options)
+        _bind(name, value, checked, weighting)
+        return
+    place = current_hook()
+    checked = check_options(name, place, **options)
+    if not is_captured():
+        return
+    if checked.on_epoch:  # every step counts
+        result = value()
+        check_call(name, result, place, **weighting, **options)
+        _bind(name, result, checked, weighting)
+        return
+
+    def thunk() -> Logged:
+        with silent():
+            result = value()
+        check_call(name, result, place, **weighting, **options)
+        return lower_call(name, result, checked, **weighting)
+
+    note_traced(name)
+    bind_lazily(thunk)
+
+
+def _is_thunk(value: Any) -> bool:
+    """Whether it can be called as it is."""
+    if not callable(value) or isinstance(value, (type, Metric)):
+        return False
+    try:
+        inspect.signature(value).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _bind(name: str, value: Any, options: Options, weighting: Mapping[str, Any]) -> None:
     if is_captured():
-        logged = lower_call(name, value, checked, batch_size=batch_size, mask=mask)
+        note_traced(name)
+        logged = lower_call(name, value, options, **weighting)
         log_p.bind(*logged.operands, call=logged.call)
 
 

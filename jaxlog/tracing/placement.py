@@ -10,7 +10,9 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-__all__ = ["place", "placement_of"]
+from jaxlog.logs.recording import Recording
+
+__all__ = ["place", "place_recording", "placement_of"]
 
 
 def placement_of(leaves: Iterable[Any]) -> Sharding | None:
@@ -41,5 +43,40 @@ def _mesh_of(sharding: Sharding) -> Mesh:
 
 
 def place(logs: Any, sharding: Sharding | None) -> Any:
-    """`logs` on that sharding, without compiling anything."""
-    return jax.device_put(logs) if sharding is None else jax.device_put(logs, sharding)
+    """`logs`, numpy arrays, on that sharding, without compiling anything."""
+    if sharding is None:
+        return jax.device_put(logs)
+    if sharding.is_fully_addressable:
+        return jax.device_put(logs, sharding)
+
+    # device_put would ask the other processes whether they hold the same.
+    def one(x: Any) -> jax.Array:
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(one, logs)
+
+
+def place_recording(recording: Recording, sharding: Sharding | None) -> Recording:
+    """A recording of numpy arrays where the step will return it: `sharding` is that of the whole.
+
+    The shards' part lies on the mesh of their shard_map, and so does the rest if nothing else is
+    known of it.
+    """
+    spread = recording.spread
+    mesh = None if spread is None else _concrete(spread.mesh, sharding)
+    if spread is None or mesh is None:
+        return place(recording, sharding)
+    whole = NamedSharding(mesh, PartitionSpec()) if sharding is None else sharding
+    shards = place(recording.shards, NamedSharding(mesh, PartitionSpec(spread.axes)))
+    steps, part = place((recording.steps, recording.whole), whole)
+    return Recording(recording.schema, steps, part, shards)
+
+
+def _concrete(mesh: Any, sharding: Sharding | None) -> Mesh | None:
+    """The devices of a mesh that a program may know only the shape of."""
+    if isinstance(mesh, Mesh):
+        return mesh
+    if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
+        return sharding.mesh if sharding.mesh.abstract_mesh == mesh else None
+    known = jax.sharding.get_mesh()
+    return known if isinstance(known, Mesh) and known.abstract_mesh == mesh else None

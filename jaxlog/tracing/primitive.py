@@ -19,7 +19,7 @@ from jaxlog.compat import debug_effect_type
 from jaxlog.errors import CaptureError
 from jaxlog.logs.lowering import LogCall
 
-__all__ = ["log_p", "to_front"]
+__all__ = ["EFFECT", "log_p", "to_front"]
 
 _DebugEffect: Any = debug_effect_type()
 
@@ -31,7 +31,7 @@ class LogEffect(_DebugEffect):
         return "Log"
 
 
-_EFFECT = LogEffect()
+EFFECT = LogEffect()
 
 log_p = Primitive("log")
 log_p.multiple_results = True
@@ -46,7 +46,7 @@ def _run(*operands: Any, call: LogCall) -> list[Any]:
 @log_p.def_effectful_abstract_eval
 def _abstract(*operands: Any, call: LogCall) -> tuple[list[Any], set[Any]]:
     del operands, call
-    return [], {_EFFECT}
+    return [], {EFFECT}
 
 
 def _jvp(

@@ -6,16 +6,26 @@ axis) or not at all (a branch, a while loop); that fixes the schema before a val
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from jaxlog.compat import is_jaxpr, opened, where_logged
+from jaxlog.compat import is_jaxpr, manual_axes, opened, where_logged
 from jaxlog.errors import CaptureError, SchemaError
 from jaxlog.logs.lowering import LogCall, entry_of
-from jaxlog.logs.schema import Entry, Schema
+from jaxlog.logs.schema import Entry, Schema, Spread
+from jaxlog.tracing.lazy import lazy_p
 from jaxlog.tracing.primitive import log_p
 
-__all__ = ["INLINED", "Site", "logs_inside", "schema_of", "sites", "subjaxprs"]
+__all__ = [
+    "INLINED",
+    "Site",
+    "logs_inside",
+    "schema_of",
+    "sites",
+    "spread_of",
+    "subjaxprs",
+]
 
 # Primitives that run their one jaxpr exactly once.
 INLINED = frozenset(
@@ -25,11 +35,20 @@ INLINED = frozenset(
 
 
 class Site(NamedTuple):
-    """One log equation and how often a step reaches it."""
+    """One log equation and how often a step reaches it.
+
+    Attributes:
+        call: its static half.
+        repeated: whether a step, or each of its shards, reaches it more than once.
+        optional: whether a step may not reach it.
+        spread: the shards of the outermost shard_map around it, if there is one.
+        line: where it stands.
+    """
 
     call: LogCall
     repeated: bool
     optional: bool
+    spread: Spread | None
     line: str
 
 
@@ -43,17 +62,17 @@ def subjaxprs(eqn: Any) -> Iterator[Any]:
 
 def logs_inside(eqn: Any) -> bool:
     """Whether the equation is a log or holds one at any depth."""
-    if eqn.primitive is log_p:
-        return True
-    return any(_has_logs(jaxpr) for jaxpr in subjaxprs(eqn))
+    return _is_log(eqn) or any(
+        logs_inside(inner) for jaxpr in subjaxprs(eqn) for inner in opened(jaxpr)[0].eqns
+    )
 
 
-def _has_logs(jaxpr: Any) -> bool:
-    return any(logs_inside(eqn) for eqn in opened(jaxpr)[0].eqns)
+def _is_log(eqn: Any) -> bool:
+    return eqn.primitive is log_p or eqn.primitive is lazy_p
 
 
 def sites(
-    jaxpr: Any, *, repeated: bool = False, optional: bool = False, sharded: bool = False
+    jaxpr: Any, *, repeated: bool = False, optional: bool = False, spread: Spread | None = None
 ) -> Iterator[Site]:
     """The log equations of a jaxpr, in program order.
 
@@ -61,20 +80,18 @@ def sites(
         jaxpr: what to walk.
         repeated: whether a step reaches it more than once.
         optional: whether a step may not reach it.
-        sharded: whether it runs once a shard.
+        spread: the shards that run it, once each.
 
     Raises:
         CaptureError: a log inside a primitive that capture cannot see through.
     """
     for eqn in opened(jaxpr)[0].eqns:
-        if eqn.primitive is log_p:
-            # Shards are reduced only where sync_dist asks for it; else the first one speaks.
-            several = repeated or (sharded and eqn.params["call"].options.syncs)
-            yield _site(eqn, repeated=several, optional=optional)
+        if _is_log(eqn):
+            yield _site(eqn, repeated=repeated, optional=optional, spread=spread)
             continue
         if not logs_inside(eqn):
             continue
-        kind = eqn.primitive.name
+        kind, around = eqn.primitive.name, spread
         if kind in INLINED:
             again, maybe, inner = False, False, list(subjaxprs(eqn))
         elif kind == "scan":
@@ -86,7 +103,9 @@ def sites(
         elif kind == "cond":
             again, maybe, inner = False, True, list(eqn.params["branches"])
         elif kind == "shard_map":
-            again, maybe, inner = False, False, [eqn.params["jaxpr"]]
+            # The shards of one inside another are reduced where they are.
+            again, maybe, inner = spread is not None, False, [eqn.params["jaxpr"]]
+            around = spread or spread_of(eqn)
         else:
             raise _cannot_see_through(eqn)
         for part in inner:
@@ -94,20 +113,27 @@ def sites(
                 part,
                 repeated=repeated or again,
                 optional=optional or maybe,
-                sharded=sharded or kind == "shard_map",
+                spread=around,
             )
 
 
-def _site(eqn: Any, *, repeated: bool, optional: bool) -> Site:
+def spread_of(eqn: Any) -> Spread:
+    """The shards of a shard_map."""
+    mesh, manual = eqn.params["mesh"], manual_axes(eqn.params)
+    return Spread(mesh, tuple(axis for axis in mesh.axis_names if axis in manual))
+
+
+def _site(eqn: Any, *, repeated: bool, optional: bool, spread: Spread | None) -> Site:
     call: LogCall = eqn.params["call"]
-    mapped = len(eqn.invars[0].aval.shape) > call.ranks[0]
-    return Site(call, repeated or mapped, optional, where_logged(eqn))
+    values = eqn.invars if eqn.primitive is log_p else eqn.params["jaxpr"].outvars
+    mapped = len(values[0].aval.shape) > call.ranks[0]
+    return Site(call, repeated or mapped, optional or call.lazy, spread, where_logged(eqn))
 
 
 def _names_inside(jaxpr: Any) -> list[str]:
     names = []
     for eqn in opened(jaxpr)[0].eqns:
-        if eqn.primitive is log_p:
+        if _is_log(eqn):
             names.append(eqn.params["call"].name)
         for inner in subjaxprs(eqn):
             names.extend(_names_inside(inner))
@@ -131,8 +157,13 @@ def _cannot_see_through(eqn: Any) -> CaptureError:
     )
 
 
-def schema_of(jaxpr: Any) -> Schema:
+def schema_of(jaxpr: Any, *, keep_shards: bool = False, mapped: bool = False) -> Schema:
     """The schema of everything a jaxpr logs.
+
+    Args:
+        jaxpr: the program.
+        keep_shards: whether the shards of a shard_map keep their cells apart where they can.
+        mapped: whether the program itself is run by each of several devices.
 
     Raises:
         SchemaError: two calls disagree about a key; the message names both lines.
@@ -141,13 +172,22 @@ def schema_of(jaxpr: Any) -> Schema:
     found: dict[str, list[Site]] = {}
     for site in sites(jaxpr):
         found.setdefault(site.call.name, []).append(site)
-    return Schema(tuple(_entry(group) for group in found.values()))
+    spreads = (site.spread for group in found.values() for site in group if site.spread)
+    # A step has room for the shards of one mesh.
+    kept = next(spreads, None) if keep_shards and not mapped else None
+    entries = (_entry(group, kept) for group in found.values())
+    outside = Spread() if mapped else None
+    return Schema(tuple(dataclasses.replace(e, spread=e.spread or outside) for e in entries))
 
 
-def _entry(group: list[Site]) -> Entry:
-    repeated = len(group) > 1 or group[0].repeated
-    # A key is always there if one of its calls is.
-    optional = all(site.optional or site.call.masked for site in group)
+def _entry(group: list[Site], kept: Spread | None) -> Entry:
+    spread = kept if all(site.spread == kept for site in group) else None
+    # Shards that do not stay apart are several calls, where sync_dist asks for all of them.
+    together = any(site.spread and site.call.options.syncs for site in group) and spread is None
+    repeated = len(group) > 1 or group[0].repeated or together
+    # A key is always there if one of its calls is; but shards that do not speak are not.
+    absent = all(site.optional or site.call.masked for site in group)
+    optional = absent or spread is not None
     first = group[0]
     entry = entry_of(first.call, repeated=repeated, optional=optional)
     for site in group[1:]:
@@ -155,4 +195,4 @@ def _entry(group: list[Site]) -> Entry:
             entry = entry.join(entry_of(site.call, repeated=repeated, optional=optional))
         except SchemaError as error:
             raise SchemaError(f"{error} (at {first.line} and {site.line})") from None
-    return entry
+    return dataclasses.replace(entry, spread=spread)

@@ -13,34 +13,11 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxlog
+from tests.counting import counted_compiles
 from tests.loop.rig import loop_of
 
 ARRAY: Any = type(jnp.zeros(()))
 FOREVER = 1e9  # window_secs: no clock has a say here
-
-
-OPEN: list[list[str]] = []
-
-
-def on_event(event: str, duration_secs: float, **kwargs: Any) -> None:
-    if event == "/jax/core/compile/backend_compile_duration":
-        for compiles in OPEN:
-            compiles.append(event)
-
-
-# For good: jax 0.8.0 cannot unregister.
-jax.monitoring.register_event_duration_secs_listener(on_event)
-
-
-@contextlib.contextmanager
-def counted_compiles() -> Iterator[list[str]]:
-    """Whatever the backend compiles inside, whoever asked for it."""
-    compiles: list[str] = []
-    OPEN.append(compiles)
-    try:
-        yield compiles
-    finally:
-        OPEN.remove(compiles)
 
 
 @contextlib.contextmanager

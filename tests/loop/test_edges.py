@@ -172,6 +172,23 @@ def test_two_steps_in_a_batch_share_its_row() -> None:
     ]
 
 
+def test_a_metric_in_a_branch_that_is_only_for_the_epoch() -> None:
+    def step(batch: jax.Array) -> None:
+        metric = jaxlog.Mean.of(batch)
+        jax.lax.cond(
+            batch[0] > 1,
+            lambda: jaxlog.log("m", metric, on_step=False, on_epoch=True),
+            lambda: None,
+        )
+
+    loop, logger = loop_of()
+    train_step = loop.training_step(step)
+    with loop:
+        for batch in loop.train(batches(1, 2, 3)):
+            train_step(batch)
+    assert [row for _, row in logger.rows] == [{"m": 2.5, "epoch": 0.0}]
+
+
 def test_a_batch_without_its_step_counts_but_has_no_row() -> None:
     loop, rows = loop_of()
     step = loop.training_step(logging_step("loss", on_epoch=True))

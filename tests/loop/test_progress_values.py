@@ -18,6 +18,8 @@ from tests.loop.rig import batches, logging_step, loop_of
 class Row:
     """A packed row on its way from the device."""
 
+    is_fully_addressable = True
+
     def __init__(self, row: Any) -> None:
         self.row = np.asarray(row)
         self.arrived = False
@@ -50,6 +52,10 @@ class Step:
     schema: Any
     last_row: Any
 
+    @property
+    def last_rows(self) -> Any:
+        return self.last_row, None
+
 
 @pytest.fixture
 def step() -> Step:
@@ -59,7 +65,7 @@ def step() -> Step:
     with loop:
         for batch in loop.train(batches(3)):
             step(batch)
-    return Step(step.schema, Row(step.last_row))
+    return Step(step.schema, Row(step.last_rows[0]))
 
 
 def values_of(step: Step) -> ProgressValues:
@@ -128,7 +134,7 @@ def test_in_a_loop_it_shows_a_recent_value() -> None:
     with loop:
         for batch in loop.train(batches(1, 2, 3)):
             train_step(batch)
-            jax.block_until_ready(train_step.last_row)
+            jax.block_until_ready(train_step.last_rows)
             seen.append(dict(loop.progress_values()))
         loop.flush()
         assert loop.progress_values() == {"loss_step": 3.0, "loss_epoch": 2.0}
@@ -145,7 +151,7 @@ def test_a_value_not_logged_in_the_last_step_is_not_made_up() -> None:
     with loop:
         for batch in loop.train(batches(1, 1, 1)):
             train_step(batch)
-            jax.block_until_ready(train_step.last_row)
+            jax.block_until_ready(train_step.last_rows)
             assert loop.progress_values() == {}
 
 
@@ -156,6 +162,6 @@ def test_validation_shows_its_own_under_its_loaders_name() -> None:
     with loop:
         for batch in loop.validate([batches(1, 2, 2), batches(3, 4, 4)]):
             eval_step(batch)
-            jax.block_until_ready(eval_step.last_row)
+            jax.block_until_ready(eval_step.last_rows)
             seen.update(loop.progress_values())
     assert set(seen) == {"v/dataloader_idx_0", "v/dataloader_idx_1"}

@@ -41,6 +41,7 @@ def emit(value: Any, weight: Any = None) -> None:
     log("masked array", jnp.stack([value, 2 * value, nan]), mask=kept)
     right = (both > MASK_ABOVE).astype(jnp.int32)
     log("Accuracy", Accuracy.of(predictions=right, labels=jnp.ones_like(right)))
+    log("lazy", lambda: jnp.sin(value) * 0 + value)
     log("Mean", Mean.of(both, weights=jnp.stack([weight, jnp.ones_like(weight)])))
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,29 +17,9 @@ from jaxlog.errors import CaptureError, HookError, LogArgumentError, SchemaError
 from jaxlog.logs import Logs
 from jaxlog.tracing import capture, hook, log
 from jaxlog.tracing.capture import SchemaMismatchError
+from tests.counting import counted_compiles
 
 X = jnp.arange(4, dtype=jnp.float32)
-OPEN: list[list[str]] = []
-
-
-def _on_event(event: str, duration_secs: float, **kwargs: Any) -> None:
-    if event == "/jax/core/compile/backend_compile_duration":
-        for compiles in OPEN:
-            compiles.append(event)
-
-
-# For good: jax 0.8.0 cannot unregister.
-jax.monitoring.register_event_duration_secs_listener(_on_event)
-
-
-@contextlib.contextmanager
-def counted_compiles() -> Iterator[list[str]]:
-    compiles: list[str] = []
-    OPEN.append(compiles)
-    try:
-        yield compiles
-    finally:
-        OPEN.remove(compiles)
 
 
 def logging_step(x: Any) -> Any:
@@ -394,7 +372,7 @@ def test_a_mismatch_says_what_is_needed_and_traces_once() -> None:
     captured = capture(step)
     with pytest.raises(SchemaMismatchError) as caught:
         captured(Logs.empty(explicit=False), X)
-    logs, _ = captured(captured.empty(caught.value.needed), X)
+    logs, _ = captured(Logs.empty(caught.value.needed, explicit=False), X)
     assert logs.history()["v"].tolist() == [6.0]
     assert len(traces) == 1
 
@@ -407,7 +385,7 @@ def test_logs_with_room_for_more_fit() -> None:
 
     captured = capture(step)
     with_b, without = (captured.trace((X, both), {}).schema for both in (True, False))
-    logs = captured.empty(with_b.join(without))
+    logs = Logs.empty(with_b.join(without), explicit=False)
     for both in (True, False, True):
         logs, _ = captured(logs, X, both)
     np.testing.assert_array_equal(logs.history()["a"], [6, 6, 6])
@@ -439,14 +417,6 @@ def test_a_hook_that_forbids_logging() -> None:
 def test_rows_must_be_positive(rows: Any) -> None:
     with pytest.raises(LogArgumentError, match=f"rows={rows}"):
         capture(logging_step, rows=rows).init(X)
-
-
-def test_logs_without_totals_say_where_to_look() -> None:
-    captured = capture(logging_step, keep_totals=False)
-    logs, _ = captured(captured.init(X), X)
-    assert logs.history()["v"].tolist() == [1.5]
-    with pytest.raises(SchemaError, match="callback_metrics"):
-        logs.compute()
 
 
 # ---- where capture cannot look --------------------------------------------------------------
@@ -687,3 +657,26 @@ def test_an_error_in_the_function_is_the_users_own() -> None:
     with pytest.raises(KeyError, match="mine"):
         captured.init(X)
     assert logged(logging_step, X) == {"v": [1.5]}  # nothing of the failed trace is left
+
+
+# ---- what is traced and does not reach the program --------------------------------------------
+
+
+def test_a_log_that_jax_drops_is_named() -> None:
+    def loss(x, flag):
+        def body(total, v):
+            lax.cond(flag, lambda: log("lost", v), lambda: None)
+            log("kept", v)
+            return total + jnp.sin(v), None
+
+        return lax.scan(body, jnp.float32(0), x)[0]
+
+    captured = capture(jax.grad(loss))
+    with pytest.warns(UserWarning, match=r"\['lost'\] is logged in code that the step's program"):
+        logs = captured.init(X, True)
+    assert [entry.name for entry in logs.schema] == ["kept"]
+
+
+def test_a_log_that_was_only_tried_is_no_loss() -> None:
+    captured = capture(lambda x: (jax.eval_shape(logging_step, x), logging_step(x))[1])
+    assert [entry.name for entry in captured.init(X).schema] == ["v"]

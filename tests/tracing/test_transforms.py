@@ -69,12 +69,13 @@ REDUCTIONS: dict[str, tuple[Callable[[Sequence[Emitted]], Parts], Callable[[Part
         lambda calls: [(float(u > MASK_ABOVE), 1.0) for v, _ in calls for u in (v, 2 * v)],
         _mean,
     ),
+    "lazy": (lambda calls: [(v, 1.0) for v, _ in calls], _mean),
     "Mean": (
         lambda calls: [pair for v, w in calls for pair in ((v, w), (2 * v, 1.0))],
         _mean,
     ),
 }
-BY_BATCH = ("mean", "masked")
+BY_BATCH = ("mean", "masked", "lazy")
 
 
 def expected(placement: Placement, reduction: str) -> tuple[float, list[float]]:
@@ -108,7 +109,7 @@ CASES = [(place, reduction) for place in PLACEMENTS for reduction in REDUCTIONS]
 
 
 def test_number_of_cases() -> None:
-    assert (len(PLACEMENTS), len(REDUCTIONS), len(CASES)) == (87, 12, 1044)
+    assert (len(PLACEMENTS), len(REDUCTIONS), len(CASES)) == (87, 13, 1131)
 
 
 @pytest.mark.parametrize(("place", "reduction"), CASES)

@@ -1,0 +1,74 @@
+"""The cells that one logged name folds into: their meanings and dtypes.
+
+==========  =====  ============================================================================
+role        fold   meaning
+==========  =====  ============================================================================
+`raw`       add    a mean logged by exactly one call in a step: the value itself, in its own dtype
+`total`     add    a mean logged by several calls: the sum over the calls
+`units`     add    how many calls (0: the step logged nothing)
+`wtotal`    add    the sum of value times explicit weight
+`weight`    add    the sum of the explicit weights
+`sum`       add    the sum, in the value's own dtype
+`min`       min    the least value
+`max`       max    the greatest value
+`metric`    merge  a `Metric` state (no column; its step value is the column `value`)
+==========  =====  ============================================================================
+
+Weights by batch size have no cell: the host knows the size of every batch it handed out, so an
+epoch mean takes them in float64 and no program depends on them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+__all__ = ["Role", "scalar_roles", "wider"]
+
+_ADDED = frozenset({"raw", "total", "units", "wtotal", "weight", "sum"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Role:
+    """One cell: what it means and its dtype's name."""
+
+    name: str
+    dtype: str
+
+    @property
+    def fold(self) -> str:
+        """How two cells of this role combine: `"add"`, `"min"` or `"max"`."""
+        return "add" if self.name in _ADDED else self.name
+
+    @property
+    def words(self) -> int:
+        """Width in 32-bit words."""
+        return 2 if self.dtype.endswith("64") else 1
+
+
+def scalar_roles(
+    reduce_fx: str, dtype: str, *, weighting: str, repeated: bool, optional: bool
+) -> tuple[Role, ...]:
+    """The cells that a scalar needs.
+
+    Args:
+        reduce_fx: `"mean"`, `"sum"`, `"min"` or `"max"`.
+        dtype: the value's dtype name, of 32 or 64 bits.
+        weighting: `"batch"` (weighed by batch size, on the host) or `"explicit"`.
+        repeated: whether more than one value may be logged in a step.
+        optional: whether a step may log nothing.
+    """
+    units = (Role("units", "int32"),)
+    if reduce_fx != "mean":
+        return (Role(reduce_fx, dtype), *(units if optional else ()))
+    total = "float64" if dtype.endswith("64") else "float32"
+    weight = (Role("weight", total),)
+    if weighting == "explicit":
+        return (Role("wtotal", total) if repeated else Role("raw", dtype), *weight)
+    if repeated:
+        return (Role("total", total), *units)
+    return (Role("raw", dtype), *(units if optional else ()))
+
+
+def wider(dtypes: set[str]) -> str:
+    """The floating dtype that takes in several."""
+    return "float64" if any(dtype.endswith("64") for dtype in dtypes) else "float32"

@@ -1,0 +1,95 @@
+"""A progress bar drawn by rich, in a terminal or a notebook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxlog.errors import MissingDependencyError
+from jaxlog.progress.bar import Bar, Outline, in_notebook, shown
+from jaxlog.progress.hooks import ProgressBar
+
+__all__ = ["RichProgressBar"]
+
+
+class RichProgressBar(ProgressBar):
+    """As `TqdmProgressBar`, in colour: bars, counts, times and values in aligned columns.
+
+    Needs the extra `rich`. Redraws happen when a batch ends, on no thread of their own.
+
+    Args:
+        refresh_secs: least time between two redraws, in seconds.
+        leave: whether the bar of a finished epoch stays.
+        console: a `rich.console.Console` to draw on; default one on `sys.stderr`.
+
+    Raises:
+        MissingDependencyError: rich is not installed.
+        LogArgumentError: `refresh_secs` is negative.
+
+    Example:
+        >>> import jaxlog
+        >>> loop = jaxlog.Loop(logger=False, progress_bar=jaxlog.RichProgressBar(leave=False))
+    """
+
+    def __init__(
+        self, *, refresh_secs: float = 0.1, leave: bool = True, console: Any = None
+    ) -> None:
+        try:
+            from rich.console import Console  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise MissingDependencyError.for_package("rich", extra="rich") from None
+        # In a notebook rich shows a cell's output itself, and only where no stream is given.
+        self.console = console or Console(stderr=not in_notebook())
+        super().__init__(refresh_secs=refresh_secs, leave=leave, file=self.console.file)
+        self._display: Any = None
+
+    def draws(self) -> bool:
+        """Whether there is a terminal or a notebook to draw in."""
+        return bool(self.console.is_terminal or self.console.is_jupyter)
+
+    def drawn(self, outline: Outline, *, nested: bool) -> Bar:
+        """A row of the display, which lives as long as its first row."""
+        if nested and self._display is not None:
+            return _Row(self._display, outline, on_finish=self._display.remove_task)
+        self._display = _display(self.console, transient=nested or not self.leave)
+        self._display.start()
+        return _Row(self._display, outline, on_finish=self._stop)
+
+    def _stop(self, task: Any) -> None:
+        del task  # the display keeps it in sight
+        self._display.stop()
+        self._display = None
+
+
+class _Row(Bar):
+    def __init__(self, display: Any, outline: Outline, *, on_finish: Any) -> None:
+        super().__init__(outline)
+        self._display = display
+        self._on_finish = on_finish
+        self._task = display.add_task(outline.label, total=outline.total, values="")
+        display.refresh()
+
+    def draw(self) -> None:
+        values = self.outline.values().items()
+        text = "  ".join(f"{name} [bold]{shown(value)}[/bold]" for name, value in values)
+        self._display.update(self._task, completed=self.count, values=text)
+        self._display.refresh()
+
+    def finish(self) -> None:
+        self.draw()
+        self._on_finish(self._task)
+
+
+def _display(console: Any, *, transient: bool) -> Any:
+    from rich import progress  # noqa: PLC0415 - an extra
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[values]}"),
+        console=console,
+        auto_refresh=False,
+        transient=transient,
+    )
