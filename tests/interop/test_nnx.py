@@ -19,7 +19,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxlog
 from jaxlog.interop.nnx import log_sown
+from tests.interop.test_linen import Layer as LinenLayer
 from tests.interop.test_linen import check, expected, log_all
+from tests.interop.test_linen import scanned as scanned_linen
 from tests.loop.rig import loop_of
 from tests.loop.test_compiles_and_copies import counted_compiles
 
@@ -529,6 +531,19 @@ def test_the_gradient_of_a_part() -> None:
         expected(weight=[weight[0]], input=[X.mean()])
         | {"gradient": np.linalg.norm(y), "norm": np.linalg.norm((y * X).sum(0))},
     )
+
+
+def test_a_variable_is_logged_as_its_value() -> None:
+    scale = nnx.Param(jnp.float32(2.5))
+    assert logged(lambda scale: jaxlog.log("scale", scale), scale) == {"scale": 2.5}
+
+
+def test_a_model_of_linen_inside_nnx() -> None:
+    x = jnp.asarray(X)
+    bridged = nnx.bridge.ToNNX(scanned_linen(LinenLayer)(), rngs=nnx.Rngs(0))
+    bridged.lazy_init(x)
+    got = logged(lambda bridged, x: bridged(x)[0].sum(), bridged, x)
+    assert got["input_count"] == LAYERS
 
 
 # ---- sow ----------------------------------------------------------------------------------------
