@@ -1,0 +1,164 @@
+"""Each value is counted once in every transform inside every transform, against numpy."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlog.logs import Schema
+from jaxlog.logs.cells import StepCells
+from jaxlog.logs.tape import Column
+from jaxlog.tracing import capture, log_gradient
+from tests.tracing.combinators import BOUND, REDUCTIONS, WRAPPERS, Fn, emit
+
+STEPS = (1.5, 2.25)
+
+
+def plain(v: Any) -> Any:
+    return jnp.sin(v) * v
+
+
+def logging(prefix: str) -> Fn:
+    def f(v: Any) -> Any:
+        emit(v, prefix)
+        return plain(v)
+
+    return f
+
+
+def pair(outer: str, inner: str, f: Fn) -> Fn:
+    return WRAPPERS[outer].wrap(WRAPPERS[inner].wrap(f))
+
+
+@functools.cache
+def possible(outer: str, inner: str) -> bool:
+    """Whether JAX makes this of a function that logs nothing."""
+    try:
+        jax.make_jaxpr(pair(outer, inner, plain))(jnp.float32(STEPS[0]))
+    except Exception:  # noqa: BLE001 - whatever JAX says no with
+        return False
+    return True
+
+
+def calls(outer: str, inner: str, v: float) -> np.ndarray:
+    """What the innermost function is called with."""
+    around, within = WRAPPERS[outer], WRAPPERS[inner]
+    found = []
+    for u in around.calls(v):
+        runs_both = around.batches and within.branches
+        found += [u] if runs_both else list(within.calls(u))
+    return np.array(found, np.float64)
+
+
+@functools.cache
+def seen(outer: str) -> list[dict[str, float]]:
+    """What each step logs under `outer`, with every inner transform in one program."""
+    inners = [inner for inner in WRAPPERS if possible(outer, inner)]
+    captured = capture(lambda v: [pair(outer, inner, logging(inner))(v) for inner in inners])
+    x = jnp.float32(STEPS[0])
+    schema = captured.init(x).schema
+    step = jax.jit(lambda v: captured.run(schema, captured.trace((v,), {}))[0])
+    return [_values(schema, jax.device_get(step(jnp.float32(v)))) for v in STEPS]
+
+
+def _values(schema: Schema, cells: StepCells) -> dict[str, float]:
+    values = {}
+    for entry in schema:
+        roles = {role: np.array([x]) for role, x in cells[entry.name].items() if role != "metric"}
+        column = Column(entry, roles)
+        if roles and not column.present()[0]:
+            values[entry.name] = math.nan
+        elif entry.metric is not None:
+            values[entry.name] = cells[entry.name]["metric"].host_compute()
+        else:
+            values[entry.name] = float(column.step_values()[0])
+    return values
+
+
+# JAX runs a while loop once more to linearize it, and jax.debug.print in it prints twice.
+TWICE = {("linearize", "while_loop")}
+PAIRS = [(outer, inner) for outer in WRAPPERS for inner in WRAPPERS]
+
+
+@pytest.mark.parametrize(("outer", "inner"), PAIRS)
+def test_counts_each_value_once(outer: str, inner: str) -> None:
+    if not possible(outer, inner):
+        pytest.skip(f"JAX makes no {outer} of {inner}")
+    for v, values in zip(STEPS, seen(outer), strict=True):
+        inputs = np.repeat(calls(outer, inner, v), 2 if (outer, inner) in TWICE else 1)
+        for name, reduce in REDUCTIONS.items():
+            found = values[f"{inner}/{name}"]
+            wanted = reduce(inputs) if len(inputs) else math.nan
+            assert found == pytest.approx(wanted, rel=3e-6, nan_ok=True), (name, v)
+
+
+# ---- log_gradient -------------------------------------------------------------------------------
+
+FORWARD = {"while_loop", "jvp", "jacfwd", "linearize"}  # no cotangent comes by
+DERIVATIVES = {"grad", "value_and_grad", "jacrev", "hessian", "vjp"}
+KEPT = [name for name in WRAPPERS if name not in FORWARD | DERIVATIVES]
+GRADIENTS = [(outer, inner) for outer in KEPT for inner in KEPT]
+
+
+def tapped(prefix: str) -> Fn:
+    return lambda v: plain(log_gradient(prefix, v, sync_dist=True))
+
+
+def slopes(outer: str, inner: str, v: float) -> np.ndarray:
+    """The cotangent at each call: the results are added up, so it is the slope of `plain`."""
+    if "custom_vjp" in (outer, inner):
+        return np.zeros(0)  # its rule stands in for the function's own backward pass
+    inputs = calls(outer, inner, v)
+    slope = np.abs(np.cos(inputs) * inputs + np.sin(inputs))
+    runs_both = WRAPPERS[outer].batches and WRAPPERS[inner].branches
+    return np.where(runs_both & (inputs <= BOUND), 0, slope)
+
+
+@functools.cache
+def seen_gradients(outer: str) -> list[dict[str, float]]:
+    inners = [i for i in KEPT if possible(outer, i) and differentiable(outer, i)]
+
+    def total(v: Any) -> Any:
+        return sum(jnp.sum(pair(outer, inner, tapped(inner))(v)) for inner in inners)
+
+    captured = capture(jax.grad(total))
+    schema = captured.init(jnp.float32(STEPS[0])).schema
+    step = jax.jit(lambda v: captured.run(schema, captured.trace((v,), {}))[0])
+    return [_values(schema, jax.device_get(step(jnp.float32(v)))) for v in STEPS]
+
+
+@functools.cache
+def differentiable(outer: str, inner: str) -> bool:
+    try:
+        jax.make_jaxpr(jax.grad(pair(outer, inner, plain)))(jnp.float32(STEPS[0]))
+    except Exception:  # noqa: BLE001 - whatever JAX says no with
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("outer", "inner"), GRADIENTS)
+def test_a_gradient_is_logged_once_a_call(outer: str, inner: str) -> None:
+    if not (possible(outer, inner) and differentiable(outer, inner)):
+        pytest.skip(f"JAX takes no gradient of {outer} of {inner}")
+    for v, values in zip(STEPS, seen_gradients(outer), strict=True):
+        found = slopes(outer, inner, v)
+        wanted = found.mean() if len(found) else math.nan
+        assert values.get(inner, math.nan) == pytest.approx(wanted, rel=3e-6, nan_ok=True), v
+
+
+# ---- how many -----------------------------------------------------------------------------------
+
+
+def test_number_of_pairs(capsys: pytest.CaptureFixture[str]) -> None:
+    made = sum(possible(outer, inner) for outer, inner in PAIRS)
+    with capsys.disabled():
+        sys.stdout.write(f" [{made} of {len(PAIRS)} pairs x {len(REDUCTIONS)} reductions]")
+    assert len(PAIRS) == len(WRAPPERS) ** 2 == 729
+    assert made > 600
