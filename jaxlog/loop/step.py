@@ -20,6 +20,7 @@ from jaxlog.loop.devices import gathered
 from jaxlog.loop.processes import check_same_schema
 from jaxlog.loop.window import Segment
 from jaxlog.tracing.capture import Captured, SchemaMismatchError
+from jaxlog.tracing.libraries import transform_for
 from jaxlog.tracing.placement import place_recording, placement_of
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class LoopStep:
                 f"axes of positional ones only; pass them by position"
             )
         if self._compiled is None:
+            self._transform = transform_for(self._transform, self._fn, (args, kwargs))
             self._compiled = self._compile(len(args))
         if self._recording is None:
             self._placement = placement_of(jax.tree.leaves((args, kwargs)))
