@@ -45,7 +45,21 @@ from jaxlog.errors import (
 from jaxlog.loggers import CSVLogger, Logger, MemoryLogger, TensorBoardLogger
 from jaxlog.logs import Logs
 from jaxlog.loop import Callback, Loop, NonFinite
-from jaxlog.metrics import Accuracy, Last, Max, Mean, Metric, Min, Sum, state
+from jaxlog.metrics import (
+    AUROC,
+    Accuracy,
+    ConfusionMatrix,
+    Histogram,
+    Last,
+    Max,
+    Mean,
+    Metric,
+    Min,
+    Quantiles,
+    Sum,
+    Variance,
+    state,
+)
 from jaxlog.progress import RichProgressBar, TqdmProgressBar
 from jaxlog.reading import plot_scalars, read_scalars
 from jaxlog.tracing import capture, hook, log, log_dict, log_gradient
@@ -53,12 +67,15 @@ from jaxlog.tracing import capture, hook, log, log_dict, log_gradient
 __version__ = _version("jaxlog")
 
 __all__ = [
+    "AUROC",
     "Accuracy",
     "CSVLogger",
     "Callback",
     "CaptureError",
+    "ConfusionMatrix",
     "DeviceStatsMonitor",
     "EarlyStopping",
+    "Histogram",
     "HookError",
     "JaxlogError",
     "Last",
@@ -77,6 +94,7 @@ __all__ = [
     "MissingDependencyError",
     "NonFinite",
     "NonFiniteError",
+    "Quantiles",
     "ReadError",
     "RichProgressBar",
     "SchemaError",
@@ -84,6 +102,7 @@ __all__ = [
     "TensorBoardLogger",
     "ThroughputMonitor",
     "TqdmProgressBar",
+    "Variance",
     "WriteError",
     "capture",
     "hook",

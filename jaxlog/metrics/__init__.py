@@ -9,15 +9,35 @@
     metric.py           Metric, the base
     arguments.py        checks on what of() is given
     accumulators.py     the dtype that a sum, an extremum or a last value is kept in
+    buckets.py          counting into buckets
     mean.py, ...        the metrics that ship, an idea a file
 """
 
 from jaxlog.metrics.accuracy import Accuracy
+from jaxlog.metrics.auroc import AUROC
+from jaxlog.metrics.confusion_matrix import ConfusionMatrix
 from jaxlog.metrics.declaration import state
 from jaxlog.metrics.extrema import Max, Min
+from jaxlog.metrics.histogram import Histogram
 from jaxlog.metrics.last import Last
 from jaxlog.metrics.mean import Mean
 from jaxlog.metrics.metric import Metric
+from jaxlog.metrics.quantiles import Quantiles
 from jaxlog.metrics.sum import Sum
+from jaxlog.metrics.variance import Variance
 
-__all__ = ["Accuracy", "Last", "Max", "Mean", "Metric", "Min", "Sum", "state"]
+__all__ = [
+    "AUROC",
+    "Accuracy",
+    "ConfusionMatrix",
+    "Histogram",
+    "Last",
+    "Max",
+    "Mean",
+    "Metric",
+    "Min",
+    "Quantiles",
+    "Sum",
+    "Variance",
+    "state",
+]

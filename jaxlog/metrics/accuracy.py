@@ -63,13 +63,8 @@ class Accuracy(Metric):
             LogArgumentError: a dtype or shape that does not fit, both or neither of `logits` and
                 `predictions`, or a `top_k` out of range.
         """
-        labels = _class_indices("labels", labels)
-        if (logits is None) == (predictions is None):
-            raise LogArgumentError(
-                f"Accuracy.of: got {'neither' if logits is None else 'both'} of logits and "
-                f"predictions; write Accuracy.of(logits=logits, labels=labels) for class scores "
-                f"or Accuracy.of(predictions=classes, labels=labels) for class indices"
-            )
+        labels = checked_labels("Accuracy.of", labels)
+        _check_either("Accuracy.of", logits, predictions)
         if logits is not None:
             hits = _hits_of_logits(logits, labels, top_k)
         else:
@@ -88,8 +83,42 @@ class Accuracy(Metric):
         return xp.where(total > 0, correct / xp.where(total > 0, total, 1.0), xp.nan)[()]
 
 
-def _class_indices(name: str, value: Any) -> jax.Array:
-    array = real_array("Accuracy.of", name, value)
+def checked_labels(where: str, labels: Any) -> jax.Array:
+    """Labels as integers.
+
+    Raises:
+        LogArgumentError: they are none.
+    """
+    return _class_indices(where, "labels", labels)
+
+
+def guesses_of(where: str, logits: Any, predictions: Any, labels: jax.Array) -> jax.Array:
+    """The predicted classes: integers of the shape of `labels`.
+
+    Raises:
+        LogArgumentError: both or neither are given, or they do not fit the labels.
+    """
+    _check_either(where, logits, predictions)
+    if logits is not None:
+        logits = real_array(where, "logits", logits)
+        _check_logits(where, logits, labels)
+        return logits.argmax(-1).astype(labels.dtype)
+    predictions = _class_indices(where, "predictions", predictions)
+    _check_one_to_one(where, predictions, labels)
+    return predictions.astype(labels.dtype)
+
+
+def _check_either(where: str, logits: Any, predictions: Any) -> None:
+    if (logits is None) == (predictions is None):
+        raise LogArgumentError(
+            f"{where}: got {'neither' if logits is None else 'both'} of logits and "
+            f"predictions; write {where}(logits=logits, labels=labels) for class scores "
+            f"or {where}(predictions=classes, labels=labels) for class indices"
+        )
+
+
+def _class_indices(where: str, name: str, value: Any) -> jax.Array:
+    array = real_array(where, name, value)
     if not (array.dtype == jnp.bool_ or jnp.issubdtype(array.dtype, np.integer)):
         cause, fix = (
             ("one-hot or soft labels", "labels=labels.argmax(-1)")
@@ -97,7 +126,7 @@ def _class_indices(name: str, value: Any) -> jax.Array:
             else ("logits or probabilities", "logits=predictions instead")
         )
         raise LogArgumentError(
-            f"Accuracy.of: {name} has dtype {array.dtype} and shape {array.shape}, but class "
+            f"{where}: {name} has dtype {array.dtype} and shape {array.shape}, but class "
             f"indices are integers; if these are {cause}, write {fix}"
         )
     return array.astype(jnp.int32) if array.dtype == jnp.bool_ else array
@@ -106,7 +135,7 @@ def _class_indices(name: str, value: Any) -> jax.Array:
 def _hits_of_logits(logits: Any, labels: jax.Array, top_k: int) -> jax.Array:
     """Whether each label is among the `top_k` largest logits: bool, the labels' shape."""
     logits = real_array("Accuracy.of", "logits", logits)
-    _check_logits(logits, labels)
+    _check_logits("Accuracy.of", logits, labels)
     classes = logits.shape[-1]
     if not 1 <= top_k <= classes:
         raise LogArgumentError(
@@ -119,17 +148,17 @@ def _hits_of_logits(logits: Any, labels: jax.Array, top_k: int) -> jax.Array:
     return (guesses == labels.astype(guesses.dtype)[..., None]).any(-1)
 
 
-def _check_logits(logits: jax.Array, labels: jax.Array) -> None:
+def _check_logits(where: str, logits: jax.Array, labels: jax.Array) -> None:
     if not jnp.issubdtype(logits.dtype, np.floating):
         raise LogArgumentError(
-            f"Accuracy.of: logits has dtype {logits.dtype}, but logits are floats; if these are "
+            f"{where}: logits has dtype {logits.dtype}, but logits are floats; if these are "
             f"class indices, write predictions=logits"
         )
     if logits.shape[:-1] == labels.shape and logits.ndim > 0:
         if logits.shape[-1] > 1:
             return
         raise LogArgumentError(
-            f"Accuracy.of: logits has shape {logits.shape}, a single class, which is always the "
+            f"{where}: logits has shape {logits.shape}, a single class, which is always the "
             f"largest; for a binary logit write predictions=logits[..., 0] > 0"
         )
     if logits.shape == labels.shape:
@@ -139,26 +168,30 @@ def _check_logits(logits: jax.Array, labels: jax.Array) -> None:
     else:
         cause = "check that both come from the same batch and that classes are the last axis"
     raise LogArgumentError(
-        f"Accuracy.of: logits has shape {logits.shape} and labels has shape {labels.shape}, but "
+        f"{where}: logits has shape {logits.shape} and labels has shape {labels.shape}, but "
         f"labels take the shape of logits without its last axis, {logits.shape[:-1]}; {cause}"
     )
 
 
 def _hits_of_predictions(predictions: Any, labels: jax.Array, top_k: int) -> jax.Array:
     """Whether each label was predicted: bool, the labels' shape."""
-    predictions = _class_indices("predictions", predictions)
+    predictions = _class_indices("Accuracy.of", "predictions", predictions)
     if top_k != 1:
         raise LogArgumentError(
             f"Accuracy.of: top_k={top_k} needs the scores of all classes, but got predictions; "
             f"write logits=scores"
         )
-    if predictions.shape != labels.shape:
-        raise LogArgumentError(
-            f"Accuracy.of: predictions has shape {predictions.shape} and labels has shape "
-            f"{labels.shape}, but they go one to one; if predictions hold scores per class, write "
-            f"logits=predictions"
-        )
+    _check_one_to_one("Accuracy.of", predictions, labels)
     # numpy's rule, since jax's refuses to mix integer dtypes under strict promotion.
     wide = np.promote_types(predictions.dtype, labels.dtype)
     common = jax.dtypes.canonicalize_dtype(wide)
     return predictions.astype(common) == labels.astype(common)
+
+
+def _check_one_to_one(where: str, predictions: jax.Array, labels: jax.Array) -> None:
+    if predictions.shape != labels.shape:
+        raise LogArgumentError(
+            f"{where}: predictions has shape {predictions.shape} and labels has shape "
+            f"{labels.shape}, but they go one to one; if predictions hold scores per class, write "
+            f"logits=predictions"
+        )

@@ -11,7 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlog.metrics import Accuracy, Last, Max, Mean, Metric, Min, Sum, state
+from jaxlog.metrics import (
+    AUROC,
+    Accuracy,
+    ConfusionMatrix,
+    Histogram,
+    Last,
+    Max,
+    Mean,
+    Metric,
+    Min,
+    Quantiles,
+    Sum,
+    Variance,
+    state,
+)
 
 
 class Everything(Metric):
@@ -61,6 +75,28 @@ def _masked_mean(x: jax.Array) -> Metric:
     return Mean.of(padded, mask=jnp.arange(padded.size) < x.size)
 
 
+EDGES = (-5.0, -0.5, 0.0, 0.5, 5.0)
+
+
+def _confusion(x: jax.Array) -> Metric:
+    size = jnp.abs(x).astype(jnp.int32)
+    return ConfusionMatrix.of(
+        predictions=size % 3, labels=size % 2, num_classes=3, score="accuracy"
+    )
+
+
+def _auroc(x: jax.Array) -> Metric:
+    # A positive and a negative example each, so that no batch is without one.
+    scores = jnp.stack([jnp.abs(x), jnp.abs(x) * 0.5]) / 16.0
+    return AUROC.of(scores=scores, labels=jnp.stack([jnp.ones_like(x), 0.0 * x]) > 0, bins=64)
+
+
+def _auroc_oracle(x: np.ndarray) -> float:
+    high, low = (np.clip(np.floor(64 * np.abs(x) * f / 16), 0, 63) for f in (1.0, 0.5))
+    above = (high[:, None] > low[None]).mean()
+    return float(above + (high[:, None] == low[None]).mean() / 2)
+
+
 def _everything(x: np.ndarray) -> float:
     classes = np.floor(np.abs(x)).astype(int) % 5
     return x.size * np.abs(x).mean() + classes.min() + x.max()
@@ -91,6 +127,32 @@ CASES = [
         lambda x: np.trunc(x).max(),
     ),
     Case("last", Last.empty, lambda x: Last.of(x[-1]), lambda x: x[-1]),
+    Case("variance", Variance.empty, Variance.of, lambda x: x.var()),
+    Case(
+        "standard deviation",
+        lambda: Variance.empty(ddof=1, std=True),
+        lambda x: Variance.of(x, ddof=1, std=True),
+        lambda x: x.std(ddof=1),
+    ),
+    Case(
+        "histogram",
+        lambda: Histogram.empty(edges=EDGES),
+        lambda x: Histogram.of(x, edges=EDGES),
+        lambda x: x.mean(),
+    ),
+    Case(
+        "confusion matrix",
+        lambda: ConfusionMatrix.empty(num_classes=3, score="accuracy"),
+        _confusion,
+        lambda x: (np.abs(x).astype(int) % 3 == np.abs(x).astype(int) % 2).mean(),
+    ),
+    Case("auroc", lambda: AUROC.empty(bins=64), _auroc, _auroc_oracle),
+    Case(
+        "quantiles",
+        lambda: Quantiles.empty(q=1.0, relative_error=0.05),
+        lambda x: Quantiles.of(jnp.round(x) * 0 + 1.0, q=1.0, relative_error=0.05),
+        lambda x: float(Quantiles.of(np.float32(1), relative_error=0.05).to_host().quantile(1.0)),
+    ),
     Case("accuracy", Accuracy.empty, _accuracy, lambda x: (np.trunc(x) == 0).mean()),
     Case(
         "everything",
