@@ -3,6 +3,7 @@
 The house, top to bottom; imports point down only::
 
     demo.py     the demonstration: a Flax model on real digits
+    interop/    Flax, and one file an optional dependency
     callbacks/  HOST  callbacks that ship
     loop/       HOST  hooks, phases, windows (the only device-to-host copy), results, callbacks
     progress/   HOST  bars
@@ -21,6 +22,7 @@ copy) -> `Loop` -> loggers -> event files -> `read_scalars`.
 
 from importlib.metadata import version as _version
 
+from jaxlog import interop as interop  # says what capture has to know of Flax
 from jaxlog.callbacks import (
     DeviceStatsMonitor,
     EarlyStopping,

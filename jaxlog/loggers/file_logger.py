@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from jaxlog.errors import LoggerError
 from jaxlog.loggers.logger import Logger, checked_metrics, checked_step
@@ -51,6 +52,16 @@ class FileLogger(Logger):
         self._making = threading.Lock()
         self._writer_made: BackgroundWriter | None = None
         self._closed = False
+
+    def for_lane(self, lane: str) -> Self:
+        """A logger of one lane's run: below this run, in a directory of the lane's name."""
+        own, directory = copy.copy(self), self._directory
+        sub_dir = "/".join(filter(None, (directory.sub_dir, lane)))
+        own._directory = RunDirectory(
+            directory.save_dir, directory.name, self.version, sub_dir, directory.storage_options
+        )
+        own._names, own._making, own._writer_made = {}, threading.Lock(), None
+        return own
 
     def _make_sink(self, log_dir: str, storage_options: Mapping[str, Any]) -> Sink:
         """The files in `log_dir`, for the writer's thread."""

@@ -19,6 +19,7 @@ class MemoryLogger(Logger):
     Attributes:
         blocks: what was logged, as it came.
         hyperparams: all hyperparameters, flat.
+        lanes: by name, what each lane of a `Loop(lanes=...)` logged.
 
     Example:
         >>> logger = MemoryLogger()
@@ -30,6 +31,7 @@ class MemoryLogger(Logger):
     def __init__(self) -> None:
         self.blocks: list[Block] = []
         self.hyperparams: dict[str, Any] = {}
+        self.lanes: dict[str, MemoryLogger] = {}
         self._lock = threading.Lock()
 
     @property
@@ -41,6 +43,10 @@ class MemoryLogger(Logger):
     def rows(self) -> list[tuple[int, dict[str, float]]]:
         """One `(step, {tag: value})` per logged row."""
         return [(step, row) for block in self.blocks for step, _, row in block.rows()]
+
+    def for_lane(self, lane: str) -> MemoryLogger:
+        """A logger of one lane's run, kept in `lanes`."""
+        return self.lanes.setdefault(lane, MemoryLogger())
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Keeps the values at `step`; without one, at the step after the last.

@@ -17,12 +17,14 @@ from jaxlog.logs.arguments import check_call
 from jaxlog.logs.hooks import Hook, find_hook
 from jaxlog.loop.batches import Loader, iterable, loaders_of
 from jaxlog.loop.callbacks import overriding
+from jaxlog.loop.lanes import PerLane, lane_names
 from jaxlog.loop.phase import Phase
 from jaxlog.loop.pipeline import Pipeline
 from jaxlog.loop.point import Point
 from jaxlog.loop.progress import ProgressValues
 from jaxlog.loop.resume import restore_phase, state_of
 from jaxlog.loop.run import Run
+from jaxlog.loop.scan import LoopScan
 from jaxlog.loop.settings import Settings, check_count
 from jaxlog.loop.status import Status
 from jaxlog.loop.step import LoopStep
@@ -55,6 +57,10 @@ class Loop(Status):
         callbacks: `Callback`s, or plain objects with some of its methods.
         window_steps: how many steps are kept on the device between two fetches.
         window_secs: fetch earlier when that many seconds have passed (one process only).
+        lanes: how many runs are trained side by side, or their names. Steps are written for one
+            lane; `jax.vmap` maps them, with `in_axes=` and `out_axes=` given to
+            `training_step(...)` and its siblings, default 0. Each lane is a run of its own for the
+            loggers; the mappings hold every lane's values, `name/lane_0`, and their mean, `name`.
 
     Raises:
         LogArgumentError: an argument out of range.
@@ -90,6 +96,7 @@ class Loop(Status):
         callbacks: Iterable[Any] = (),
         window_steps: int = 64,
         window_secs: float = 5.0,
+        lanes: int | Iterable[str] | None = None,
     ) -> None:
         settings = Settings(
             log_every_n_steps=log_every_n_steps,
@@ -98,6 +105,7 @@ class Loop(Status):
             batch_size_fn=batch_size_fn,
             window_steps=window_steps,
             window_secs=window_secs,
+            lanes=lane_names(lanes),
         )
         self.log_every_n_steps = log_every_n_steps
         self.loggers: list[Any] = _loggers(logger)
@@ -107,7 +115,12 @@ class Loop(Status):
         self._hooks = overriding([*self.callbacks, *([] if bar is None else [bar])])
         self._hook: str | None = None
         self._run = Run(self, settings)
-        self.pipeline = Pipeline(self.loggers if self.is_main_process else [], nan_policy)
+        writing = self.loggers if self.is_main_process else []
+        if settings.lanes:
+            writing = [
+                PerLane(one, settings.lanes) if hasattr(one, "for_lane") else one for one in writing
+            ]
+        self.pipeline = Pipeline(writing, nan_policy)
         self._progress = ProgressValues(self._run.recorders, self.pipeline)
         self._restored: dict[str, Any] | None = None
         self._is_set_up = False
@@ -119,6 +132,7 @@ class Loop(Status):
         fn: Callable[..., Any] | None = None,
         *,
         transform: Callable[..., Any] = jax.jit,
+        scan: bool = False,
         **transform_kwargs: Any,
     ) -> Any:
         """`fn` captured and compiled; call it as before, inside `loop.train`.
@@ -126,33 +140,38 @@ class Loop(Status):
         Args:
             fn: the step; None makes this a decorator with arguments.
             transform: what compiles it, `jax.jit` or something called like it.
+            scan: whether one call takes many steps: `fn(carry, x)` returns `(carry, y)`, and the
+                result is called with `(carry, xs)` and scans them, as `lax.scan` does, in one
+                program. Every iteration is a step, with a row of its own.
             **transform_kwargs: what `transform` takes, said of `fn`'s own arguments, such as
                 `donate_argnums=0` or `static_argnames=("train",)`.
 
         Raises:
             LogArgumentError: `fn` is not callable.
         """
-        return self._step("train", fn, transform, transform_kwargs)
+        return self._step("train", fn, transform, transform_kwargs, scan=scan)
 
     def validation_step(
         self,
         fn: Callable[..., Any] | None = None,
         *,
         transform: Callable[..., Any] = jax.jit,
+        scan: bool = False,
         **transform_kwargs: Any,
     ) -> Any:
         """As `training_step`, for `loop.validate`."""
-        return self._step("validate", fn, transform, transform_kwargs)
+        return self._step("validate", fn, transform, transform_kwargs, scan=scan)
 
     def test_step(
         self,
         fn: Callable[..., Any] | None = None,
         *,
         transform: Callable[..., Any] = jax.jit,
+        scan: bool = False,
         **transform_kwargs: Any,
     ) -> Any:
         """As `training_step`, for `loop.test`."""
-        return self._step("test", fn, transform, transform_kwargs)
+        return self._step("test", fn, transform, transform_kwargs, scan=scan)
 
     def _step(
         self,
@@ -160,13 +179,28 @@ class Loop(Status):
         fn: Callable[..., Any] | None,
         transform: Callable[..., Any],
         transform_kwargs: Mapping[str, Any],
+        *,
+        scan: bool,
     ) -> Any:
         if fn is None:
             return functools.partial(
-                self._step, stage, transform=transform, transform_kwargs=transform_kwargs
+                self._step,
+                stage,
+                transform=transform,
+                transform_kwargs=transform_kwargs,
+                scan=scan,
             )
-        recorder = self._run.recorders[stage]
-        step = LoopStep(recorder, fn, _STEP_HOOKS[stage], transform, transform_kwargs)
+        recorder, hook = self._run.recorders[stage], _STEP_HOOKS[stage]
+        if scan and (transform is not jax.jit or recorder.lanes):
+            raise LogArgumentError(
+                "scan=True with transform= or Loop(lanes=...): the scan is compiled by jax.jit "
+                "as it is; leave one of the two out"
+            )
+        step: LoopStep | LoopScan
+        if scan:
+            step = LoopScan(recorder, fn, hook, transform_kwargs)
+        else:
+            step = LoopStep(recorder, fn, hook, transform, transform_kwargs)
         recorder.steps.append(step)
         return step
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -13,12 +14,13 @@ from jaxlog.logs import Options
 from jaxlog.logs.tape import Column
 from jaxlog.loop.accumulators import Accumulator
 from jaxlog.loop.devices import logged
+from jaxlog.loop.lanes import means_over_lanes
 from jaxlog.loop.names import Key
 from jaxlog.loop.nonfinite import NonFiniteWatch
 from jaxlog.loop.results import Results
 from jaxlog.loop.rows import Table, epoch_block
 from jaxlog.loop.settings import Settings
-from jaxlog.loop.window import HostValue, Window
+from jaxlog.loop.window import HostValue, Segment, Window
 from jaxlog.metrics import Metric
 from jaxlog.storage.block import Block
 
@@ -78,12 +80,21 @@ class Phase:
             self._open_row = None
         for segment, parts in zip(window.segments, segments, strict=True):
             batches = np.asarray(segment.batches)
-            for column, state in logged(segment.schema, parts, len(batches)):
-                self._absorb_column(window, batches, column, state, table)
+            for suffix, part in self._lanes(segment, parts):
+                for column, state in logged(segment.schema, part, len(batches)):
+                    self._absorb_column(window, batches, column, state, table, lane=suffix)
         for value, (resolved, weight) in zip(window.host, host, strict=True):
             known = dataclasses.replace(value, value=resolved, weight=weight)
             self._absorb_host(window, known, table)
         return self._rows(window, table, results)
+
+    def _lanes(self, segment: Segment, parts: Any) -> Iterator[tuple[str, Any]]:
+        """What each lane appends to names, and what it logged."""
+        if not segment.has_lanes:
+            yield "", parts
+            return
+        for i, lane in enumerate(self.settings.lanes):
+            yield f"/{lane}", jax.tree.map(operator.itemgetter(i), parts)
 
     def _absorb_column(
         self,
@@ -92,10 +103,13 @@ class Phase:
         column: Column,
         state: Metric | None,
         table: Table,
+        *,
+        lane: str,
     ) -> None:
         """Takes in what a step function logged under one name."""
         options = column.entry.options
-        key = Key(column.entry.name, options, window.suffix if options.add_dataloader_idx else "")
+        suffix = (window.suffix if options.add_dataloader_idx else "") + lane
+        key = Key(column.entry.name, options, suffix)
         kept = column.present() if column.cells else np.ones(len(batches), bool)
         if column.has_steps:
             values = column.step_values(window.sizes_of(batches))
@@ -147,10 +161,10 @@ class Phase:
     # ---- giving out -----------------------------------------------------------------------------
 
     def _rows(self, window: Window, table: Table, results: Results) -> Block | None:
-        for tag, key in table.keys.items():
-            last = table.last(tag)
-            if last is not None:
-                results.set_step(key, last, training=self.is_training)
+        latest = [(key, table.last(tag)) for tag, key in table.keys.items()]
+        known = [(key, last) for key, last in latest if last is not None]
+        for key, last in (*known, *means_over_lanes(known, self.settings.lanes)):
+            results.set_step(key, last, training=self.is_training)
         visible = table.without({tag for tag, key in table.keys.items() if not key.options.logger})
         steps, times = window.rows, window.row_times
         chosen = self._due(steps)
@@ -185,7 +199,8 @@ class Phase:
 
     def publish(self, results: Results) -> None:
         """Brings the mappings up to date with the epoch's values so far."""
-        for key, value in self.epoch_values():
+        values = list(self.epoch_values())
+        for key, value in (*values, *means_over_lanes(values, self.settings.lanes)):
             results.set_epoch(key, value)
 
     def epoch_row(self) -> Block | None:

@@ -171,11 +171,11 @@ class Position:
             recorder.group += 1
             if recorder.group == self.settings.accumulate_grad_batches:
                 recorder.group = 0
-                self.global_step += 1
+                self.global_step += recorder.span
         elif self.sanity_checking:
             pass
         elif recorder.calls:
-            recorder.counts[index] = recorder.counts.get(index, 0) + 1
+            recorder.counts[index] = recorder.counts.get(index, 0) + recorder.span
         recorder.end_batch()
 
     def _swap_if_due(self, recorder: Recorder) -> None:

@@ -6,12 +6,15 @@ import time
 import warnings
 from typing import Any
 
+import numpy as np
+
 from jaxlog.errors import HookError, LogArgumentError, SchemaError
 from jaxlog.logs import Options
 from jaxlog.logs.schema import check_same_options
 from jaxlog.loop.batches import batch_size, other_size
 from jaxlog.loop.names import Key, loader_suffix
 from jaxlog.loop.phase import Phase
+from jaxlog.loop.scan import LoopScan
 from jaxlog.loop.settings import Settings
 from jaxlog.loop.step import LoopStep
 from jaxlog.loop.window import HostValue, Segment, Window
@@ -28,6 +31,7 @@ class Recorder:
         steps: the step functions of this stage.
         phase: the phase that is open, or ended but not yet written; None between.
         window: what was logged since the last fetch began.
+        span: how many steps the running batch takes: several where a scan takes them.
         group: batches of the current optimizer step that have ended.
         counts: batches seen by each loader over all phases, the x axis of evaluation steps.
     """
@@ -36,15 +40,17 @@ class Recorder:
         """A stage in which nothing has happened."""
         self.stage = stage
         self.rows = settings.window_steps
+        self.lanes = settings.lanes
         self.group = 0
         self._settings = settings
         self._size_of = settings.batch_size_fn
-        self.steps: list[LoopStep] = []
+        self.steps: list[LoopStep | LoopScan] = []
         self.phase: Phase | None = None
         self.window: Window | None = None
         self.counts: dict[int, int] = {}
         self.in_batch = False
         self.calls = 0
+        self.span = 1
         self.outputs: Any = None
         self._batch: Any = None
         self._has_warned = False
@@ -67,6 +73,7 @@ class Recorder:
         self.in_batch = True
         self._batch = batch
         self.calls = 0
+        self.span = 1
 
     def _size(self, batch: Any) -> float | None:
         if self._size_of is None:
@@ -138,6 +145,44 @@ class Recorder:
             )
         self.calls += 1
         return len(self._window()) - 1
+
+    def begin_steps(self, name: str, count: int, size: float) -> int:
+        """Registers a call that takes several steps, a row each; returns the index of the first.
+
+        Args:
+            name: of the step function.
+            count: how many steps.
+            size: examples in each.
+
+        Raises:
+            HookError: no batch of this stage is running.
+            LogArgumentError: it is not one optimizer step an iteration, or the batch has seen a
+                call of another length.
+        """
+        last = self.begin_call(name)
+        if self._settings.accumulate_grad_batches > 1:
+            raise LogArgumentError(
+                f"{name}, a step with scan=True, in a Loop(accumulate_grad_batches="
+                f"{self._settings.accumulate_grad_batches}): each iteration is an optimizer step; "
+                f"accumulate inside it"
+            )
+        if self.calls == 1:
+            window, self.span = self._window(), count
+            window.steps += [window.steps[-1] + i for i in range(1, count)]
+            window.times += window.times[-1:] * (count - 1)
+            window.sizes[-1:] = [size] * count
+        if self.span != count:
+            raise LogArgumentError(
+                f"{name}, a step with scan=True, takes {count} steps in a batch in which "
+                f"{self.span} were taken; call steps of one length in a batch"
+            )
+        return last if self.calls == 1 else last - count + 1
+
+    def due_from(self, first: int) -> np.ndarray:
+        """Which of the running batch's rows, from that one on, are written: bool."""
+        steps = self._window().steps[first:]
+        is_written = self._settings.is_written
+        return np.array([self.stage != "train" or is_written(step, 0) for step in steps], bool)
 
     def require_size(self, name: str) -> None:
         """Checks that the running batch has a size; warns once where its arrays disagree on it.

@@ -26,6 +26,7 @@ class Settings:
     batch_size_fn: Callable[[Any], float | None] | None = None
     window_steps: int = 64
     window_secs: float = 5.0
+    lanes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_count("log_every_n_steps", self.log_every_n_steps, least=0)

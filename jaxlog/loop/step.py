@@ -20,6 +20,7 @@ from jaxlog.loop.devices import gathered
 from jaxlog.loop.processes import check_same_schema
 from jaxlog.loop.window import Segment
 from jaxlog.tracing.capture import Captured, SchemaMismatchError
+from jaxlog.tracing.libraries import transform_for
 from jaxlog.tracing.placement import place_recording, placement_of
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class LoopStep:
         self._recorder = recorder
         self._transform, self._kwargs = _unwrapped(transform, transform_kwargs)
         self._mapped = self._transform is jax.pmap
+        self._lanes = len(recorder.lanes)
+        self._lane_axes = _lane_axes(self._kwargs, self._transform) if self._lanes else None
         self._id = next(_ids)  # the same on every process: they make their steps in one order
         self._growths = 0
         self._compiled: Any = None
@@ -70,7 +73,13 @@ class LoopStep:
             SchemaError: a key is logged with other options than elsewhere in the stage.
         """
         batch = self._recorder.begin_call(getattr(self, "__name__", "this step"))
+        if self._lanes and kwargs:
+            raise LogArgumentError(
+                f"keyword arguments {sorted(kwargs)} to a step of Loop(lanes=...): jax.vmap knows "
+                f"axes of positional ones only; pass them by position"
+            )
         if self._compiled is None:
+            self._transform = transform_for(self._transform, self._fn, (args, kwargs))
             self._compiled = self._compile(len(args))
         if self._recording is None:
             self._placement = placement_of(jax.tree.leaves((args, kwargs)))
@@ -82,8 +91,8 @@ class LoopStep:
             self._grow(mismatch.needed)
             run = self._compiled(self._told(), *args, **kwargs)
         self._recording, self.last_rows, out = run
-        if self._mapped and jax.process_count() > 1:
-            self.last_rows = None  # those of this process are not those that will be written
+        if self._lanes or (self._mapped and jax.process_count() > 1):
+            self.last_rows = None  # not yet what will be shown: bars have it with the window
         self._batches.append(batch)
         self._recorder.outputs = out
         if self._weighed is not None:
@@ -106,10 +115,14 @@ class LoopStep:
         """The step with its recording in front, compiled for calls with `count` arguments."""
 
         def run(recording: Recording, *args: Any, **kwargs: Any) -> Any:
-            traced = self._captured.trace(args, kwargs, keep_shards=True, mapped=self._mapped)
+            traced = self._captured.trace(
+                args, kwargs, keep_shards=not self._lanes, mapped=self._mapped
+            )
             cells, out = self._captured.run(recording.schema, traced, due=recording.due)
             return (*recording.push(cells), out)
 
+        if self._lane_axes is not None:
+            run = _over_lanes(run, *self._lane_axes)
         run.__name__ = run.__qualname__ = getattr(self, "__name__", "step")
         parameters = _parameters(self._fn)
         if parameters is not None:
@@ -122,7 +135,10 @@ class LoopStep:
 
     @property
     def is_mapped(self) -> bool:
-        """Whether `jax.pmap` runs the step once a device."""
+        """Whether batches have an axis of devices or of lanes in front of their examples."""
+        if self._lane_axes is not None:
+            axes, _ = self._lane_axes
+            return (axes[-1] if isinstance(axes, (tuple, list)) else axes) == 0
         return self._mapped
 
     @functools.cached_property
@@ -137,6 +153,10 @@ class LoopStep:
 
     def _fresh(self, schema: Schema) -> Recording:
         recording = Recording.empty(schema, self._recorder.rows)
+        if self._lanes:
+            recording = jax.tree.map(
+                lambda x: np.broadcast_to(x, (self._lanes, *np.shape(x))), recording
+            )
         if not self._mapped:
             return place_recording(recording, self._placement)
         # Each device keeps its own recording; the host reduces them.
@@ -167,7 +187,35 @@ class LoopStep:
             return None
         devices = self._devices if self._mapped else None
         parts = (gathered(recording.whole, devices), gathered(recording.shards))
-        return Segment(recording.schema, parts, batches)
+        return Segment(recording.schema, parts, batches, has_lanes=bool(self._lanes))
+
+
+def _lane_axes(kwargs: dict[str, Any], transform: Any) -> tuple[Any, Any]:
+    """Takes `vmap`'s arguments, of the step's own, out of those of `jit`."""
+    if transform is not jax.jit:
+        raise LogArgumentError(
+            f"Loop(lanes=...) with transform={transform!r}: lanes are mapped by jax.vmap and "
+            f"compiled by jax.jit; leave transform= out, and say in_axes= and out_axes= here"
+        )
+    return kwargs.pop("in_axes", 0), kwargs.pop("out_axes", 0)
+
+
+def _over_lanes(run: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:
+    """`run`, for one lane, for all of them; whether the step is written is the same for all."""
+
+    def mapped(recording: Recording, *args: Any) -> Any:
+        due = recording.due
+
+        def one(recording: Recording, *args: Any) -> Any:
+            recording, rows, out = run(recording.when(due), *args)
+            return recording.when(None), rows, out
+
+        own = tuple(in_axes) if isinstance(in_axes, (tuple, list)) else (in_axes,) * len(args)
+        lanes = jax.vmap(one, in_axes=(0, *own), out_axes=(0, 0, out_axes))
+        recording, rows, out = lanes(recording.when(None), *args)
+        return recording.when(due), rows, out
+
+    return mapped
 
 
 def _parameters(fn: Callable[..., Any]) -> list[inspect.Parameter] | None:

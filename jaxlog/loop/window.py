@@ -21,11 +21,13 @@ class Segment:
         schema: what was logged.
         parts: the rows and states of a recording, on the device; not donated any more.
         batches: for each row in use, the index of its batch in the window.
+        has_lanes: whether each array has an axis of lanes in front.
     """
 
     schema: Schema
     parts: Any
     batches: list[int]
+    has_lanes: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from jaxlog.logs.hooks import find_hook, resolve_flags
 from jaxlog.tracing.context import capturing
 from jaxlog.tracing.control_flow import RULES
 from jaxlog.tracing.interpreter import Interpreter
+from jaxlog.tracing.libraries import Call, as_pure_call
 from jaxlog.tracing.placement import place, placement_of
 from jaxlog.tracing.sites import schema_of
 
@@ -45,6 +46,7 @@ class _Traced(NamedTuple):
     schema: Schema
     arrays: Sequence[Any]
     key: Any
+    call: Call | None
 
 
 def capture(
@@ -138,8 +140,9 @@ class Captured:
                 f"captured({type(logs).__name__}, ...): the first argument is the logs; write "
                 f"logs, out = captured(logs, *args), with logs = captured.init(*args) at first"
             )
-        batch_size = _leading(args, kwargs)
-        cells, out = self.run(logs.schema, self.trace(args, kwargs))
+        traced = self.trace(args, kwargs)
+        batch_size = 1.0 if traced.call is None else _leading(*traced.call.batch)
+        cells, out = self.run(logs.schema, traced)
         return logs.push(cells, batch_size=batch_size), out
 
     def trace(
@@ -158,7 +161,8 @@ class Captured:
             keep_shards: whether the shards of a shard_map keep their cells apart.
             mapped: whether the function itself is run by each of several devices.
         """
-        leaves, in_tree = jax.tree.flatten((tuple(args), dict(kwargs)))
+        call = as_pure_call(self._fn, args, kwargs)
+        leaves, in_tree = jax.tree.flatten((tuple(call.args), dict(call.kwargs)))
         dynamic = [_is_array(leaf) for leaf in leaves]
         static = [
             None if is_array else leaf for is_array, leaf in zip(dynamic, leaves, strict=True)
@@ -168,7 +172,7 @@ class Captured:
             rest = iter(arrays)
             merged = [next(rest) if d else s for d, s in zip(dynamic, static, strict=True)]
             args, kwargs = jax.tree.unflatten(in_tree, merged)
-            return self._fn(*args, **kwargs)
+            return call.fn(*args, **kwargs)
 
         arrays = [leaf for is_array, leaf in zip(dynamic, leaves, strict=True) if is_array]
         key = (in_tree, static, [_aval(array) for array in arrays])
@@ -176,12 +180,12 @@ class Captured:
             known, traced = self._handover
             self._handover = None
             if _same(known, key):
-                return traced._replace(arrays=arrays)
+                return traced._replace(arrays=arrays, call=call)
         with capturing(self._hook) as traced:
             jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(*arrays)
         schema = schema_of(jaxpr, keep_shards=keep_shards, mapped=mapped)
         _warn_of_lost(traced - {entry.name for entry in schema})
-        return _Traced(jaxpr, jax.tree.structure(shape), schema, arrays, key)
+        return _Traced(jaxpr, jax.tree.structure(shape), schema, arrays, key, call)
 
     def run(self, room: Schema, traced: _Traced, *, due: Any = None) -> tuple[StepCells, Any]:
         """`(what the step logs, what the function returns)`.
@@ -199,10 +203,11 @@ class Captured:
         except SchemaMismatchError:
             # Whoever grows the logs calls again at once; the function is not traced twice.
             if not any(isinstance(const, Tracer) for const in traced.jaxpr.consts):
-                self._handover = (traced.key, traced._replace(arrays=()))
+                self._handover = (traced.key, traced._replace(arrays=(), call=None))
             raise
         outs, cells = Interpreter(room, RULES, due).run(traced.jaxpr, traced.arrays)
-        return cells, jax.tree.unflatten(traced.out_tree, outs)
+        out = jax.tree.unflatten(traced.out_tree, outs)
+        return cells, out if traced.call is None else traced.call.close(out)
 
 
 def _warn_of_lost(names: set[str]) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import jax
 
 from jaxlog.logs.hooks import HOOKS, Hook, find_hook
+from jaxlog.tracing.libraries import present
 
 __all__ = ["capturing", "current_hook", "hook", "is_captured", "note_traced", "silent"]
 
@@ -82,7 +83,10 @@ def capturing(hook_name: str) -> Iterator[set[str]]:
     # Beside the user context, not in it: what is traced must not depend on what was traced before.
     token = _traced.set(set())
     try:
-        with _place(_Place(hook_name, captured=True)):
+        with contextlib.ExitStack() as stack:
+            for library in present():
+                stack.enter_context(library.capturing())
+            stack.enter_context(_place(_Place(hook_name, captured=True)))
             yield _traced.get()
     finally:
         _traced.reset(token)

@@ -98,6 +98,8 @@ def log(
         "nan_policy": nan_policy,
     }
     weighting = {"batch_size": batch_size, "mask": mask}
+    if callable(as_array := getattr(value, "__jax_array__", None)):
+        value = as_array()  # an nnx.Variable: a number, though it could be called too
     if not _is_thunk(value):
         checked = check_call(name, value, current_hook(), **weighting, **options)
         _bind(name, value, checked, weighting)

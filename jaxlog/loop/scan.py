@@ -1,0 +1,102 @@
+"""Many steps in one program: a scan whose every iteration is a step of the loop."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxlog.errors import LogArgumentError
+from jaxlog.logs import Schema
+from jaxlog.logs.recording import Recording
+from jaxlog.loop.window import Segment
+from jaxlog.tracing.capture import Captured
+
+if TYPE_CHECKING:
+    from jaxlog.loop.recorder import Recorder
+
+__all__ = ["LoopScan"]
+
+
+class LoopScan:
+    """Called as `run(carry, xs)`; made by `loop.training_step(fn, scan=True)`.
+
+    The tape is as long as the scan, and is handed over after the call.
+    """
+
+    is_mapped = False
+    last_rows = None  # a bar has the values with the window
+
+    def __init__(
+        self, recorder: Recorder, fn: Callable[..., Any], hook: str, kwargs: Mapping[str, Any]
+    ) -> None:
+        """See `Loop.training_step`."""
+        self._captured = Captured(fn, hook=hook)
+        functools.update_wrapper(self, fn, updated=())
+        self._recorder = recorder
+        shifted = dict(kwargs)
+        if (donated := shifted.get("donate_argnums")) is not None:
+            numbers = (donated,) if isinstance(donated, int) else donated
+            shifted["donate_argnums"] = tuple(n + 1 for n in numbers)
+        self._compiled = jax.jit(self._run, **shifted)
+        self.schema = Schema()
+
+    def __call__(self, carry: Any, xs: Any) -> tuple[Any, Any]:
+        """`lax.scan(fn, carry, xs)`, with a row for every iteration.
+
+        Raises:
+            HookError: no phase of this stage is running.
+            LogArgumentError: `xs` holds no array, or arrays of different lengths.
+        """
+        length, size = _extent(xs)
+        first = self._recorder.begin_steps(getattr(self, "__name__", "this step"), length, size)
+        due = self._recorder.due_from(first)
+        carry, ys, recording = self._compiled(due, carry, xs)
+        if recording.schema != self.schema:
+            self.schema = recording.schema
+            for entry in self.schema:
+                is_metric = entry.metric is not None
+                self._recorder.register(entry.name, entry.options, is_metric=is_metric)
+        for entry in self.schema:
+            if entry.weighs_by_batch and entry.options.on_epoch:
+                self._recorder.require_size(entry.name)
+        if len(self.schema):
+            batches = list(range(first, first + length))
+            self._recorder.add_segment(Segment(self.schema, (recording.whole, None), batches))
+        self._recorder.outputs = ys
+        return carry, ys
+
+    def take(self) -> None:
+        """Nothing: every call has handed over its own."""
+
+    def _run(self, due: Any, carry: Any, xs: Any) -> tuple[Any, Any, Recording]:
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+        schema = self._captured.trace((carry, one), {}).schema
+
+        def body(state: tuple[Recording, Any], x: tuple[Any, Any]) -> Any:
+            recording, carry = state
+            traced = self._captured.trace((carry, x[1]), {})
+            cells, (carry, y) = self._captured.run(schema, traced, due=x[0])
+            return (recording.push(cells)[0], carry), y
+
+        start = jax.tree.map(jnp.asarray, Recording.empty(schema, max(len(due), 1)))
+        (recording, carry), ys = lax.scan(body, (start, carry), (due, xs))
+        return carry, ys, recording
+
+
+def _extent(xs: Any) -> tuple[int, float]:
+    """`(iterations, examples in each)`."""
+    shapes = [np.shape(x) for x in jax.tree.leaves(xs)]
+    lengths = {shape[0] for shape in shapes if shape}
+    if len(lengths) != 1 or not all(shapes):
+        raise LogArgumentError(
+            f"run(carry, xs) of a step with scan=True: arrays in xs have one leading dimension, "
+            f"the number of steps, but got shapes {shapes}; stack the batches: "
+            f"jax.tree.map(lambda *x: jnp.stack(x), *batches)"
+        )
+    return lengths.pop(), float(shapes[0][1]) if len(shapes[0]) > 1 else 1.0
