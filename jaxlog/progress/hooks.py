@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
@@ -83,8 +84,8 @@ class ProgressBar:
         """Shows the epoch's final values; the one place where the bar waits for them."""
         if self._train is not None:
             loop.progress_bar_metrics  # noqa: B018 - reading fetches, so that the last draw is exact
-            self._train.finish()
-            self._train = None
+            bar, self._train = self._train, None
+            bar.finish()
 
     def on_validation_batch_start(
         self, loop: Loop, batch: Any, batch_idx: int, dataloader_idx: int
@@ -162,11 +163,13 @@ class ProgressBar:
 
     def _end_evaluation(self) -> None:
         if self._evaluation is not None:
-            self._evaluation.finish()
-            self._evaluation = None
+            bar, self._evaluation = self._evaluation, None
+            bar.finish()
 
     def _close(self) -> None:
-        for bar in (self._evaluation, self._train):
-            if bar is not None:
-                bar.finish()
-        self._evaluation = self._train = None
+        bars = (self._train, self._evaluation)
+        self._train = self._evaluation = None
+        with contextlib.ExitStack() as stack:  # the last first, and each though another fails
+            for bar in bars:
+                if bar is not None:
+                    stack.callback(bar.finish)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 from jaxlog.errors import MissingDependencyError
@@ -14,7 +17,8 @@ __all__ = ["RichProgressBar"]
 class RichProgressBar(ProgressBar):
     """As `TqdmProgressBar`, in colour: bars, counts, times and values in aligned columns.
 
-    Needs the extra `rich`. Redraws happen when a batch ends, on no thread of their own.
+    Needs the extra `rich`, and in a notebook ipywidgets; without them it writes a line an epoch
+    there. Redraws happen when a batch ends, on no thread of their own.
 
     Args:
         refresh_secs: least time between two redraws, in seconds.
@@ -37,14 +41,21 @@ class RichProgressBar(ProgressBar):
             from rich.console import Console  # noqa: PLC0415 - an extra
         except ImportError:
             raise MissingDependencyError.for_package("rich", extra="rich") from None
+        # Without a console of the user's, `sys.stderr` as it is then: pytest puts others there.
+        file = None if console is None else console.file
+        super().__init__(refresh_secs=refresh_secs, leave=leave, file=file)
         # In a notebook rich shows a cell's output itself, and only where no stream is given.
         self.console = console or Console(stderr=not in_notebook())
-        super().__init__(refresh_secs=refresh_secs, leave=leave, file=self.console.file)
         self._display: Any = None
 
     def draws(self) -> bool:
         """Whether there is a terminal or a notebook to draw in."""
-        return bool(self.console.is_terminal or self.console.is_jupyter)
+        if self.console.is_jupyter:
+            return importlib.util.find_spec("ipywidgets") is not None
+        # With FORCE_COLOR, which CI sets, rich takes a pipe for a terminal.
+        if self._file is None and not sys.stderr.isatty():
+            return False
+        return bool(self.console.is_terminal)
 
     def drawn(self, outline: Outline, *, nested: bool) -> Bar:
         """A row of the display, which lives as long as its first row."""
@@ -65,22 +76,36 @@ class _Row(Bar):
         super().__init__(outline)
         self._display = display
         self._on_finish = on_finish
-        self._task = display.add_task(outline.label, total=outline.total, values="")
+        self._task = display.add_task(outline.label, total=outline.total, values=_text({}))
         display.refresh()
 
     def draw(self) -> None:
-        values = self.outline.values().items()
-        text = "  ".join(f"{name} [bold]{shown(value)}[/bold]" for name, value in values)
-        self._display.update(self._task, completed=self.count, values=text)
+        values = _text(self.outline.values())
+        self._display.update(self._task, completed=self.count, values=values)
         self._display.refresh()
 
     def finish(self) -> None:
-        self.draw()
-        self._on_finish(self._task)
+        try:
+            self.draw()
+        finally:  # rich has hidden the cursor and taken `sys.stdout`
+            self._on_finish(self._task)
+
+
+def _text(values: Mapping[str, Any]) -> Any:
+    from rich.text import Text  # noqa: PLC0415 - an extra
+
+    parts = [(f"{name} ", (shown(value), "bold")) for name, value in values.items()]
+    # Not markup: that would swallow the brackets of `acc[val]`.
+    return Text("  ").join(Text.assemble(*part) for part in parts)
 
 
 def _display(console: Any, *, transient: bool) -> Any:
     from rich import progress  # noqa: PLC0415 - an extra
+    from rich.table import Column  # noqa: PLC0415
+
+    class Values(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Any:
+            return task.fields["values"]
 
     return progress.Progress(
         progress.TextColumn("{task.description}"),
@@ -88,7 +113,7 @@ def _display(console: Any, *, transient: bool) -> Any:
         progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.fields[values]}"),
+        Values(table_column=Column(no_wrap=True)),
         console=console,
         auto_refresh=False,
         transient=transient,

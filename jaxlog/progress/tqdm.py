@@ -73,9 +73,11 @@ class _TqdmBar(Bar):
         self._bar.update(self.count - self._bar.n)
 
     def finish(self) -> None:
-        self.draw()
-        self._bar.refresh()
-        self._bar.close()
+        try:
+            self.draw()
+            self._bar.refresh()
+        finally:
+            self._bar.close()
 
 
 def _tqdm() -> Any:

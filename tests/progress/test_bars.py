@@ -187,6 +187,34 @@ def test_an_error_leaves_the_terminal_in_order(kind: str) -> None:
     assert screen.getvalue().rstrip(" ").endswith("\n" if kind == "tqdm" else "\x1b[?25h")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bar_that_cannot_draw_leaves_the_terminal_in_order(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(CLASSES[kind]):
+        def get_metrics(self, loop: Any) -> dict[str, Any]:
+            raise RuntimeError("user's own")
+
+    screen, out = Screen(terminal=True), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    with pytest.raises(RuntimeError, match="user's own"):
+        run(bar_on(screen, kind, Failing, refresh_secs=0), validation=batches(4))
+    assert sys.stdout is out
+    assert screen.getvalue().rstrip(" ").endswith("\n" if kind == "tqdm" else "\x1b[?25h")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["acc[val]", "acc[/val]", "acc\\", "acc{val}"])
+def test_a_name_is_shown_as_it_is(kind: str, name: str) -> None:
+    class Own(CLASSES[kind]):
+        def get_metrics(self, loop: Any) -> dict[str, Any]:
+            return {name: name}
+
+    screen = Screen(terminal=True)
+    run(bar_on(screen, kind, Own, refresh_secs=0), epochs=1)
+    assert re.search(re.escape(name) + "[= ]" + re.escape(name), screen.lines[-1])
+
+
 # ---- elsewhere ----------------------------------------------------------------------------------
 
 
@@ -205,6 +233,26 @@ def test_under_pytests_capture(capsys: pytest.CaptureFixture[str]) -> None:
         run(bar, epochs=1)
         said = capsys.readouterr()
         assert (said.out, said.err) == ("", "Epoch 0/0: 3/3 batches, loss_step=3, loss_epoch=2\n")
+
+
+@pytest.mark.parametrize("name", ["TqdmProgressBar", "RichProgressBar"])
+def test_a_pipe_is_no_terminal_where_colour_is_forced(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    run(getattr(jaxlog, name)(), epochs=1)
+    assert capsys.readouterr().err == "Epoch 0/0: 3/3 batches, loss_step=3, loss_epoch=2\n"
+
+
+@pytest.mark.parametrize("name", ["TqdmProgressBar", "RichProgressBar"])
+def test_lines_go_to_the_stream_of_then(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    early, late = Screen(terminal=True), Screen(terminal=False)
+    monkeypatch.setattr(sys, "stderr", early)
+    bar = getattr(jaxlog, name)()
+    monkeypatch.setattr(sys, "stderr", late)
+    early.close()
+    run(bar, epochs=1)
+    assert late.text.startswith("Epoch 0/0: 3/3 batches")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -246,6 +294,14 @@ def test_in_a_notebook_rich_draws_into_the_cell(monkeypatch: pytest.MonkeyPatch)
     assert not jaxlog.RichProgressBar().console.stderr
     monkeypatch.delitem(sys.modules, "IPython")
     assert jaxlog.RichProgressBar().console.stderr
+
+
+def test_in_a_notebook_without_widgets_rich_writes_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could only warn, and show nothing."""
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    screen = Screen(terminal=False)
+    run(jaxlog.RichProgressBar(console=Console(file=screen, force_jupyter=True)), epochs=1)
+    assert screen.text == "Epoch 0/0: 3/3 batches, loss_step=3, loss_epoch=2\n"
 
 
 # ---- what it costs, and what is refused ---------------------------------------------------------
