@@ -2,6 +2,7 @@
 
 The house, top to bottom; imports point down only::
 
+    testing/    tests to inherit
     demo.py     the demonstration: a Flax model on real digits
     interop/    Flax, and one file an optional dependency
     callbacks/  HOST  callbacks that ship

@@ -177,11 +177,13 @@ def _check_metric(name: str, metric: Metric, options: Options, mask: Any) -> Non
             f"log({name!r}, {type(metric).__name__}): it holds no array to reduce; "
             f"give it a field jaxlog.state(...), or log its number"
         )
-    shape = jax.eval_shape(lambda m: m.compute(), metric).shape
+    result = jax.eval_shape(lambda m: m.compute(), metric)
+    shape = getattr(result, "shape", None)
     if shape != ():
+        what = f"gives a {type(result).__name__}" if shape is None else f"has shape {shape}"
         raise LogArgumentError(
-            f"log({name!r}, {type(metric).__name__}): its compute() has shape {shape}, not (); "
-            f"return one number, or log its parts by name"
+            f"log({name!r}, {type(metric).__name__}): its compute() {what}, not one number of "
+            f"shape (); return one number, or log its parts by name"
         )
 
 

@@ -18,6 +18,7 @@ from jaxlog.logs.hooks import find_hook
 from jaxlog.logs.lowering import entry_of, lower_call
 from jaxlog.logs.schema import Entry, Schema
 from jaxlog.logs.tape import Tape, blank_row, decode_rows, merge_tapes, pack_cells, push_row
+from jaxlog.metrics.foreign import as_metric
 
 __all__ = ["Logs"]
 
@@ -155,6 +156,7 @@ class Logs:
                 f"logs.log({name!r}, ...) on logs made by captured.init: a captured step logs with "
                 f"jaxlog.log({name!r}, ...); for the explicit style start from Logs.empty()"
             )
+        value = as_metric(value)
         hook = find_hook("training_step")
         checked = check_call(name, value, hook, batch_size=batch_size, mask=mask, **options)
         logged = lower_call(name, value, checked, batch_size=batch_size, mask=mask)

@@ -30,6 +30,7 @@ from jaxlog.loop.status import Status
 from jaxlog.loop.step import LoopStep
 from jaxlog.loop.window import HostValue
 from jaxlog.metrics import Metric
+from jaxlog.metrics.foreign import as_metric
 from jaxlog.progress import TqdmProgressBar
 
 __all__ = ["Loop"]
@@ -294,7 +295,7 @@ class Loop(Status):
             self._log_point(name, value, step, options)
             return
         hook = self._current_hook(name)
-        value = self.keep(value)
+        value = self.keep(as_metric(value))
         checked = check_call(name, value, hook, batch_size=batch_size, **options)
         if checked.syncs and jax.process_count() > 1:
             raise LogArgumentError(

@@ -10,6 +10,7 @@
     arguments.py        checks on what of() is given
     accumulators.py     the dtype that a sum, an extremum or a last value is kept in
     buckets.py          counting into buckets
+    foreign.py          metrics of other libraries
     mean.py, ...        the metrics that ship, an idea a file
 """
 

@@ -77,8 +77,10 @@ class Metric:
     _declarations: ClassVar[Mapping[str, StateDeclaration]] = {}
     _config_names: ClassVar[tuple[str, ...]] = ()
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, adapts: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if adapts:  # stands for an object that is its own pytree
+            return
         cls._declarations, cls._config_names = register_metric(cls, Metric)
 
     def __post_init__(self) -> None:

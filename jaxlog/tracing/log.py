@@ -11,6 +11,7 @@ from jaxlog.logs.arguments import check_call, check_options
 from jaxlog.logs.lowering import Logged, lower_call
 from jaxlog.logs.schema import Options
 from jaxlog.metrics import Metric
+from jaxlog.metrics.foreign import as_metric
 from jaxlog.tracing.context import current_hook, is_captured, note_traced, silent
 from jaxlog.tracing.lazy import bind_lazily
 from jaxlog.tracing.primitive import log_p
@@ -45,10 +46,11 @@ def log(
     Args:
         name: the key; a `/` groups it in TensorBoard.
         value: one real number (any dtype, shape () or one element), an array together with `mask`,
-            or a `jaxlog.Metric`. Integers and bools stay exact; bfloat16 and float16 are kept as
-            float32. A function without arguments that returns one of these is computed only at
-            the steps that a `Loop` writes (`log_every_n_steps`), and costs nothing at others; what
-            it logs itself is not recorded. With `on_epoch` every step counts, and computes it.
+            a `jaxlog.Metric`, or a metric of CLU or metrax. Integers and bools stay exact; bfloat16
+            and float16 are kept as float32. A function without arguments that returns one of these
+            is computed only at the steps that a `Loop` writes (`log_every_n_steps`), and costs
+            nothing at others; what it logs itself is not recorded. With `on_epoch` every step
+            counts, and computes it.
         prog_bar: show it in the progress bar.
         logger: write it to the loggers.
         on_step: keep the value of every step. Default: by hook, True in a training step.
@@ -98,6 +100,7 @@ def log(
         "nan_policy": nan_policy,
     }
     weighting = {"batch_size": batch_size, "mask": mask}
+    value = as_metric(value)
     if callable(as_array := getattr(value, "__jax_array__", None)):
         value = as_array()  # an nnx.Variable: a number, though it could be called too
     if not _is_thunk(value):
@@ -109,14 +112,14 @@ def log(
     if not is_captured():
         return
     if checked.on_epoch:  # every step counts
-        result = value()
+        result = as_metric(value())
         check_call(name, result, place, **weighting, **options)
         _bind(name, result, checked, weighting)
         return
 
     def thunk() -> Logged:
         with silent():
-            result = value()
+            result = as_metric(value())
         check_call(name, result, place, **weighting, **options)
         return lower_call(name, result, checked, **weighting)
 

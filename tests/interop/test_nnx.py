@@ -19,11 +19,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxlog
 from jaxlog.interop.nnx import log_sown
+from tests.counting import counted_compiles
 from tests.interop.test_linen import Layer as LinenLayer
 from tests.interop.test_linen import check, expected, log_all
 from tests.interop.test_linen import scanned as scanned_linen
 from tests.loop.rig import loop_of
-from tests.loop.test_compiles_and_copies import counted_compiles
 
 Array = jax.Array
 WIDTH, LAYERS = 3, 4
