@@ -10,12 +10,14 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from jaxlog.compat import is_jaxpr, manual_axes, opened, where_logged
+from jaxlog.compat import manual_axes, opened, where_logged
 from jaxlog.errors import CaptureError, SchemaError
 from jaxlog.logs.lowering import LogCall, entry_of
 from jaxlog.logs.schema import Entry, Schema, Spread
 from jaxlog.tracing.lazy import lazy_p
 from jaxlog.tracing.primitive import log_p
+from jaxlog.tracing.reduced import refuse_reduced_twice
+from jaxlog.tracing.subjaxprs import subjaxprs
 
 __all__ = [
     "INLINED",
@@ -24,7 +26,6 @@ __all__ = [
     "schema_of",
     "sites",
     "spread_of",
-    "subjaxprs",
 ]
 
 # Primitives that run their one jaxpr exactly once.
@@ -50,14 +51,6 @@ class Site(NamedTuple):
     optional: bool
     spread: Spread | None
     line: str
-
-
-def subjaxprs(eqn: Any) -> Iterator[Any]:
-    """Every jaxpr among an equation's parameters."""
-    for param in eqn.params.values():
-        for candidate in param if isinstance(param, (tuple, list)) else (param,):
-            if is_jaxpr(candidate):
-                yield candidate
 
 
 def logs_inside(eqn: Any) -> bool:
@@ -166,9 +159,11 @@ def schema_of(jaxpr: Any, *, keep_shards: bool = False, mapped: bool = False) ->
         mapped: whether the program itself is run by each of several devices.
 
     Raises:
-        SchemaError: two calls disagree about a key; the message names both lines.
+        SchemaError: two calls disagree about a key, and the message names both lines; or a value
+            would be reduced over devices twice.
         CaptureError: a log inside a primitive that capture cannot see through.
     """
+    refuse_reduced_twice(jaxpr, unchecked=mapped)
     found: dict[str, list[Site]] = {}
     for site in sites(jaxpr):
         found.setdefault(site.call.name, []).append(site)

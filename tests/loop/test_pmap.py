@@ -79,3 +79,16 @@ def test_one_array_a_window_leaves_the_devices() -> None:
             train(2.0, batch)
     assert loop.pipeline.drain.copies == 1
     assert loop.callback_metrics["v"] == 2.0
+
+
+def test_a_sum_of_what_is_summed_already_is_refused() -> None:
+    loop = jaxlog.Loop(False, progress_bar=False)
+
+    def twice(x: Any) -> None:
+        jaxlog.log("v", lax.psum(x.sum(), "batch"), reduce_fx="sum", sync_dist=True)
+
+    train = loop.training_step(twice, transform=functools.partial(jax.pmap, axis_name="batch"))
+    with loop:
+        for x in loop.train([np.ones((jax.device_count(), 2), np.float32)]):
+            with pytest.raises(jaxlog.SchemaError, match="a psum has reduced over devices"):
+                train(x)

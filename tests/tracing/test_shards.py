@@ -199,3 +199,43 @@ def test_a_mesh_with_explicit_axes(is_set: bool) -> None:
         "metric": 0.0,
         "last": SHARDS[3].mean(),
     }
+
+
+# ---- reduced twice ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [lambda v: v, lambda v: v / 4, lambda v: -2.0 * v.reshape(())])
+@pytest.mark.parametrize("how", ["shard_map", "pmap", "in a jit in a scan"])
+def test_a_sum_of_what_is_summed_already_is_refused(how: str, scale: Any) -> None:
+    def body(x):
+        log("v", scale(lax.psum(x.sum(), "a")), reduce_fx="sum", sync_dist=True)
+        return x
+
+    mesh = Mesh(np.array(jax.devices()[:4]), ("a",))
+    spec = PartitionSpec("a")
+    around = {"mesh": mesh, "in_specs": spec, "out_specs": spec, "check_vma": False}
+    if how == "pmap":
+        run: Any = lambda x: jax.pmap(body, "a", devices=jax.devices()[:4])(x[:, None])  # noqa: E731
+    elif how == "shard_map":
+        run = jax.shard_map(body, **around)
+    else:
+        inner = jax.shard_map(jax.jit(body), **around)
+        run = lambda x: lax.scan(lambda c, _: (inner(c), None), x, None, length=2)  # noqa: E731
+    with pytest.raises(SchemaError, match=r"'v'.*a psum has reduced over devices already"):
+        capture(run).init(np.ones(4, np.float32))
+
+
+@pytest.mark.parametrize("reduce_fx", ["mean", "min", "max"])
+def test_means_and_extrema_of_what_is_reduced_are_what_they_are(reduce_fx: str) -> None:
+    def body(x):
+        log("v", lax.pmean(x.sum(), "a"), reduce_fx=reduce_fx, sync_dist=True)
+        log("sum", 2 * x.sum(), reduce_fx="sum", sync_dist=True)
+        return x
+
+    mesh = Mesh(np.array(jax.devices()[:4]), ("a",))
+    spec = PartitionSpec("a")
+    run = jax.shard_map(body, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    captured = capture(run)
+    x = np.arange(4, dtype=np.float32)
+    logs, _ = jax.jit(captured)(captured.init(x), x)
+    assert {name: float(v) for name, v in logs.compute().items()} == {"v": 1.5, "sum": 12.0}
