@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -11,12 +12,17 @@ from typing import Any
 from jaxlog.errors import LoggerError
 from jaxlog.loggers.logger import Logger, checked_metrics, checked_step
 from jaxlog.storage.block import Block, Row
+from jaxlog.storage.exit import close_at_sigterm
 from jaxlog.storage.hyperparams import Hyperparams, flat_params
 from jaxlog.storage.sink import Sink
+from jaxlog.storage.uploads import Uploads
 from jaxlog.storage.versions import RunDirectory
 from jaxlog.storage.writer import BackgroundWriter
 
 __all__ = ["FileLogger"]
+
+_ON_FULL = ("block", "drop_oldest")
+_DROPPED = "jaxlog/dropped_scalars"
 
 
 class FileLogger(Logger):
@@ -38,10 +44,21 @@ class FileLogger(Logger):
         prefix: str,
         max_queue: int,
         flush_secs: float,
+        on_full: str = "block",
+        spool_secs: float = 30.0,
+        spool_dir: str | os.PathLike[str] | None = None,
+        flush_on_sigterm: bool = False,
     ) -> None:
         for option, value in (("max_queue", max_queue), ("flush_secs", flush_secs)):
             if not value > 0:
                 raise LoggerError(f"{option} must be more than 0, but got {value}")
+        if on_full not in _ON_FULL:
+            raise LoggerError(f"on_full must be 'block' or 'drop_oldest', but got {on_full!r}")
+        if not spool_secs >= 0:
+            raise LoggerError(f"spool_secs must be at least 0, but got {spool_secs}")
+        self._on_full = on_full
+        self._spool: dict[str, Any] = {"spool_secs": spool_secs, "spool_dir": spool_dir}
+        self._flush_on_sigterm = flush_on_sigterm
         self._directory = directory
         self._prefix = prefix
         self._max_queue = max_queue
@@ -52,8 +69,8 @@ class FileLogger(Logger):
         self._writer_made: BackgroundWriter | None = None
         self._closed = False
 
-    def _make_sink(self, log_dir: str, storage_options: Mapping[str, Any]) -> Sink:
-        """The files in `log_dir`, for the writer's thread."""
+    def _make_sink(self, uploads: Uploads) -> Sink:
+        """The files of the run, for the writer's thread."""
         raise NotImplementedError
 
     @property
@@ -135,24 +152,35 @@ class FileLogger(Logger):
         if checked:
             self._writer().write(Row(checked, 0, now), scalars=len(checked))
 
-    def flush(self) -> None:
+    def flush(self, timeout: float | None = None) -> None:
         """Everything logged so far is on storage when this returns.
 
+        While a store does not answer this waits, for `spool_secs` at most; what was logged is then
+        on the local disk.
+
+        Args:
+            timeout: seconds to wait; None for as long as it takes.
+
         Raises:
-            WriteError: storage refused; what it did not take is kept for the next flush.
+            WriteError: storage refused, or took longer than `timeout`; what it did not take is
+                kept for the next flush.
         """
         if self._writer_made is not None:
-            self._writer_made.flush()
+            self._writer_made.flush(timeout)
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Flushes and ends the files; the second time it does nothing.
 
+        Args:
+            timeout: seconds to wait; None for as long as it takes.
+
         Raises:
-            WriteError: storage refused, and what it did not take is lost.
+            WriteError: storage refused, and what it did not take is lost; or it did not answer,
+                and the message says where on the local disk that is.
         """
         self._closed = True
         if self._writer_made is not None:
-            self._writer_made.close()
+            self._writer_made.close(timeout)
 
     def _check_tags(self, tags: Any) -> None:
         """Raises LoggerError for a tag that these files have no place for."""
@@ -164,8 +192,26 @@ class FileLogger(Logger):
             if self._closed:
                 raise LoggerError("this logger is closed; log before close(), or make a new one")
             if self._writer_made is None:
-                sink = self._make_sink(self.log_dir, self._directory.storage_options)
+                uploads = Uploads(self.log_dir, self._directory.storage_options, **self._spool)
                 self._writer_made = BackgroundWriter(
-                    sink, max_queue=self._max_queue, flush_secs=self._flush_secs
+                    self._make_sink(uploads),
+                    max_queue=self._max_queue,
+                    flush_secs=self._flush_secs,
+                    on_full=self._on_full,
+                    drop_notice=self._drop_notice,
+                    secrets=uploads.secrets,
                 )
+                if self._flush_on_sigterm:
+                    close_at_sigterm(self._writer_made)
             return self._writer_made
+
+    def _drop_notice(self, dropped: int, after: Any) -> Row:
+        match after:
+            case Row():
+                step = after.step
+            case Block():
+                step = int(after.steps[0])
+            case _:
+                step = 0
+        (row,) = checked_metrics({_DROPPED: 0}, self._prefix)
+        return Row({row: dropped}, step, time.time())

@@ -22,6 +22,7 @@ class FakeSink:
 
     def __init__(self) -> None:
         self.min_interval_secs = 0.0
+        self.retry_secs: float | None = None
         self.taken: list = []
         self.saved: list = []
         self.flushes = 0
@@ -52,6 +53,7 @@ class FakeSink:
 
     def close(self) -> None:
         self.closed += 1
+        self.flush()
 
     def wait_for_flush(self) -> None:
         assert self.flushed.acquire(timeout=TIMEOUT)
