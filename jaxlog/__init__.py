@@ -45,7 +45,7 @@ from jaxlog.logs import Logs
 from jaxlog.loop import Callback, Loop, NonFinite
 from jaxlog.metrics import Accuracy, Last, Max, Mean, Metric, Min, Sum, state
 from jaxlog.progress import TqdmProgressBar
-from jaxlog.reading import plot_scalars, read_scalars
+from jaxlog.reading import follow, plot_scalars, read_scalars
 from jaxlog.tracing import capture, hook, log, log_dict, log_gradient
 
 __version__ = _version("jaxlog")
@@ -83,6 +83,7 @@ __all__ = [
     "TqdmProgressBar",
     "WriteError",
     "capture",
+    "follow",
     "hook",
     "log",
     "log_dict",
