@@ -34,7 +34,7 @@ def test_show_has_a_line_a_tag(url, capsys) -> None:
     assert lines == [
         "run               tag      step  last  least    most  points  course",
         "empty_of_numbers  bad         3   inf    nan     nan       1",
-        "version_0         loss       19     1      1      20      20  █▇▆▅▄▃▂▁",
+        "version_0         loss       19     1      1      20      20  █▇▆▄▃▂▁▁",
         "version_0         val/acc    19   nan      0  0.5625      20  ▁▂▃▅▆▇██",
     ]
 

@@ -1,0 +1,7 @@
+"""Suites that what plugs into jaxlog inherits, to prove that it behaves. They need pytest."""
+
+from __future__ import annotations
+
+from jaxlog.testing.logger_contract import LoggerContract
+
+__all__ = ["LoggerContract"]
