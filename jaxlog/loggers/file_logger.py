@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxlog.errors import LoggerError
-from jaxlog.loggers.logger import Logger, checked_metrics, checked_step
+from jaxlog.loggers.logger import NUMBERS, Logger, checked_metrics, checked_step
 from jaxlog.storage.block import Block, Row
 from jaxlog.storage.exit import close_at_sigterm
 from jaxlog.storage.hyperparams import Hyperparams, flat_params
@@ -22,6 +22,7 @@ from jaxlog.storage.writer import BackgroundWriter
 __all__ = ["FileLogger"]
 
 _ON_FULL = ("block", "drop_oldest")
+_MOST_KNOWN = 1000  # sets of names
 _DROPPED = "jaxlog/dropped_scalars"
 
 
@@ -64,6 +65,7 @@ class FileLogger(Logger):
         self._max_queue = max_queue
         self._flush_secs = flush_secs
         self._next_step = 0
+        self._known: dict[tuple[str, ...], tuple[str, ...]] = {}  # as given -> as written
         self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._making = threading.Lock()
         self._writer_made: BackgroundWriter | None = None
@@ -111,11 +113,9 @@ class FileLogger(Logger):
             LoggerError: a value that is no number, named by its tag, or a logger that is closed.
             WriteError: storage refused what was logged before; this call recorded nothing.
         """
-        row = checked_metrics(metrics, self._prefix)
-        step = checked_step(step, self._next_step)
-        self._check_tags(row)
-        self._writer().write(Row(row, step, time.time()), scalars=len(row))
-        self._next_step = step + 1
+        row = self._row(metrics, checked_step(step, self._next_step))
+        self._writer().write(row, scalars=len(row.values))
+        self._next_step = row.step + 1
 
     def write_block(self, block: Block) -> None:
         """Records the rows of `block`, in order; the block is not copied.
@@ -150,7 +150,7 @@ class FileLogger(Logger):
         item = Hyperparams(flat_params(params), tuple(checked), now)
         self._writer().write(item, scalars=len(item.params))
         if checked:
-            self._writer().write(Row(checked, 0, now), scalars=len(checked))
+            self._writer().write(Row.of(checked, 0, now), scalars=len(checked))
 
     def flush(self, timeout: float | None = None) -> None:
         """Everything logged so far is on storage when this returns.
@@ -181,6 +181,18 @@ class FileLogger(Logger):
         self._closed = True
         if self._writer_made is not None:
             self._writer_made.close(timeout)
+
+    def _row(self, metrics: Mapping[str, Any], step: int) -> Row:
+        # What was logged before under the same names has been checked but for its values.
+        values = tuple(metrics.values())
+        tags = self._known.get(tuple(metrics))
+        if tags is None or not NUMBERS.issuperset(map(type, values)):
+            checked = checked_metrics(metrics, self._prefix)
+            self._check_tags(checked)
+            tags, values = tuple(checked), tuple(checked.values())
+            if len(self._known) < _MOST_KNOWN:
+                self._known[tuple(metrics)] = tags
+        return Row(tags, values, step, time.time())
 
     def _check_tags(self, tags: Any) -> None:
         """Raises LoggerError for a tag that these files have no place for."""
@@ -213,5 +225,4 @@ class FileLogger(Logger):
                 step = int(after.steps[0])
             case _:
                 step = 0
-        (row,) = checked_metrics({_DROPPED: 0}, self._prefix)
-        return Row({row: dropped}, step, time.time())
+        return self._row({_DROPPED: dropped}, step)

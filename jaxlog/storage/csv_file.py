@@ -32,7 +32,7 @@ class CSVFile:
     Example:
         >>> uploads = Uploads("memory://csv_file")
         >>> table = CSVFile(uploads)
-        >>> table.write([Row({"loss": 0.5}, 0, 0.0), Row({"accuracy": 1.0}, 1, 0.0)])
+        >>> table.write([Row.of({"loss": 0.5}, 0, 0.0), Row.of({"accuracy": 1.0}, 1, 0.0)])
         >>> table.flush()
         >>> print(uploads.filesystem.cat_file("/csv_file/metrics.csv").decode())
         step,accuracy,loss

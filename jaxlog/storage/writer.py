@@ -55,7 +55,7 @@ class BackgroundWriter:
         >>> from jaxlog.storage.event_sink import EventSink
         >>> from jaxlog.storage.block import Row
         >>> writer = BackgroundWriter(EventSink(Uploads("memory://background_writer")))
-        >>> writer.write(Row({"loss": 0.5}, 0, 0.0))
+        >>> writer.write(Row.of({"loss": 0.5}, 0, 0.0))
         >>> writer.flush()
         >>> writer.pending
         0

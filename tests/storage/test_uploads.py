@@ -205,7 +205,7 @@ def test_segments_go_on_while_the_store_is_away(make, clock, tmp_path) -> None:
     sink._events._segment_bytes = 200
     for step in range(40):
         Store.error = AWAY if 5 <= step < 30 else None
-        sink.write([Row({"a": step}, step, step)])
+        sink.write([Row.of({"a": step}, step, step)])
         with contextlib.suppress(StoreAwayError):
             sink.flush()
         clock.now += 5
@@ -220,7 +220,7 @@ def test_a_table_that_cannot_be_read_is_not_replaced(make, clock) -> None:
     first.put(f"{first.root}/metrics.csv", b"step,a\n0,1\n")
     uploads = make(spool_secs=10)
     table = CSVFile(uploads)
-    table.write([Row({"a": 2.0}, 1, 0.0)])
+    table.write([Row.of({"a": 2.0}, 1, 0.0)])
     Store.error = AWAY
     with pytest.raises(StoreAwayError):
         table.flush()
