@@ -43,7 +43,7 @@ def folder() -> Iterator[str]:
 
 
 def tags_of(count: int) -> tuple[str, ...]:
-    return tuple(f"train/metric_{n:03}" for n in range(count))
+    return tuple(f"metric_{n:03}" for n in range(count))
 
 
 def size_of(path: str) -> int:
@@ -242,7 +242,8 @@ def bench_read() -> Iterator[Row]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def accumulate(path: str) -> None:
-        EventAccumulator(path, size_guidance={"scalars": 0}).Reload()
+        found = EventAccumulator(path, size_guidance={"scalars": 0}).Reload()
+        assert found.Tags()["scalars"]
 
     readers: dict[str, Callable[[str], Any]] = {
         "EventAccumulator": accumulate,
@@ -256,6 +257,7 @@ def bench_read() -> Iterator[Row]:
                 add_scalar(tensorboardX.SummaryWriter)(path, tags, steps)
             else:
                 write_blocks(path, tags, steps)
+                path += "/version_0"
             times: dict[str, list[float]] = {name: [] for name in readers}
             for _ in range(3):
                 for name, read in readers.items():

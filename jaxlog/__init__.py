@@ -3,6 +3,8 @@
 The house, top to bottom; imports point down only::
 
     demo.py     the demonstration: a Flax model on real digits
+    testing/    suites that what plugs in inherits
+    command_line/  I/O  the command jaxlog: event files in a terminal
     callbacks/  HOST  callbacks that ship
     loop/       HOST  hooks, phases, windows (the only device-to-host copy), results, callbacks
     progress/   HOST  bars

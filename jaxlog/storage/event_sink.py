@@ -14,7 +14,7 @@ from jaxlog.storage.uploads import Uploads
 
 __all__ = ["EventSink"]
 
-_TURN_BYTES = 1 << 15  # built in a tenth of a millisecond or so
+_POLITE_BYTES = 1 << 20
 _REMOTE_INTERVAL_SECS = 1.0  # Cloud Storage takes one write a second for one name
 
 
@@ -88,9 +88,9 @@ class EventSink:
         size = 0
         for block in blocks_of(items):
             for chunk in scalar_records(block):
-                if size > _TURN_BYTES:
-                    time.sleep(0)  # the caller's thread gets its turn
-                    size = 0
+                # The caller's thread gets its turn; one that is far ahead wants to be caught up.
+                if 0 < size < _POLITE_BYTES:
+                    time.sleep(0)
                 self._events.append(chunk)
                 size += len(chunk)
 

@@ -21,7 +21,7 @@ __all__ = ["EventFile"]
 
 _SEGMENT_BYTES = 1 << 20
 _START = re.compile(r"events\.out\.tfevents\.(\d{10})\.[^/]*$")
-_GROW_EVERY = 16  # segments; after so many the next ones are one size larger
+_GROW_EVERY = 256  # segments; after so many the next ones are one size larger
 
 
 class EventFile:
@@ -39,7 +39,7 @@ class EventFile:
         start_step: the step at which this session resumes; readers then drop what earlier
             sessions logged from there on. None or 0 for a fresh run.
         segment_bytes: size after which a segment is followed by another (not on a local disk).
-            It grows by as much every 16 segments, to keep the files of a long run few.
+            It grows by as much every 256 segments, to keep the files of a long run few.
         clock: the time in seconds since the epoch.
 
     Raises:
