@@ -5,6 +5,7 @@ The house, top to bottom; imports point down only::
     testing/    tests to inherit
     demo.py     the demonstration: a Flax model on real digits
     interop/    Flax, and one file an optional dependency
+    command_line/  I/O  the command jaxlog: event files in a terminal
     callbacks/  HOST  callbacks that ship
     loop/       HOST  hooks, phases, windows (the only device-to-host copy), results, callbacks
     progress/   HOST  bars
@@ -62,7 +63,7 @@ from jaxlog.metrics import (
     state,
 )
 from jaxlog.progress import RichProgressBar, TqdmProgressBar
-from jaxlog.reading import plot_scalars, read_scalars
+from jaxlog.reading import follow, plot_scalars, read_scalars
 from jaxlog.tracing import capture, hook, log, log_dict, log_gradient
 
 __version__ = _version("jaxlog")
@@ -106,6 +107,7 @@ __all__ = [
     "Variance",
     "WriteError",
     "capture",
+    "follow",
     "hook",
     "log",
     "log_dict",

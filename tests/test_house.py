@@ -27,6 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "progress": {"errors"},  # the loop comes as an argument
     "loop": {"errors", "compat", "metrics", "logs", "tracing", "storage", "loggers", "progress"},
 }
+MAY_IMPORT["command_line"] = {"errors", "storage", "reading"}
+MAY_IMPORT["__main__"] = {"command_line"}
 MAY_IMPORT["callbacks"] = {"errors", "loop"}
 _BUILT = set(MAY_IMPORT)
 MAY_IMPORT["interop"] = _BUILT
@@ -34,7 +36,7 @@ MAY_IMPORT["testing"] = _BUILT | {FACE}
 MAY_IMPORT["demo"] = _BUILT | {FACE, "interop"}
 MAY_IMPORT[FACE] = _BUILT | {"interop"}
 
-NEVER_JAX = {"loggers", "storage", "reading"}
+NEVER_JAX = {"loggers", "storage", "reading", "command_line"}
 PURE = {"metrics", "logs", "tracing"}
 EFFECTS = {"time", "threading", "os", "io", "fsspec", "pathlib"} | {
     "asyncio", "concurrent", "multiprocessing", "queue", "shutil", "subprocess", "tempfile"

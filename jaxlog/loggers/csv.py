@@ -9,8 +9,7 @@ from typing import Any
 from jaxlog.errors import LoggerError
 from jaxlog.loggers.file_logger import FileLogger
 from jaxlog.storage.csv_file import CSVFile
-from jaxlog.storage.filesystem import join_url
-from jaxlog.storage.hyperparams import HyperparamsFile
+from jaxlog.storage.uploads import Uploads
 from jaxlog.storage.versions import RunDirectory
 
 __all__ = ["CSVLogger"]
@@ -27,6 +26,10 @@ class CSVLogger(FileLogger):
         version: an int for `version_{n}`, a string as it is, None for the next free number.
         prefix: put before every tag, joined by "-".
         flush_logs_every_n_steps: rows after which a thread writes what waits.
+        on_full: "block" or "drop_oldest", as in `TensorBoardLogger`.
+        spool_secs: how long a store may not answer before the local disk is used instead.
+        spool_dir: folder for that.
+        flush_on_sigterm: whether what was logged is saved when the process is told to end.
         storage_options: passed to the filesystem, such as credentials.
 
     Raises:
@@ -47,6 +50,10 @@ class CSVLogger(FileLogger):
         *,
         prefix: str = "",
         flush_logs_every_n_steps: int = 100,
+        on_full: str = "block",
+        spool_secs: float = 30.0,
+        spool_dir: str | os.PathLike[str] | None = None,
+        flush_on_sigterm: bool = False,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         if flush_logs_every_n_steps < 1:
@@ -58,14 +65,14 @@ class CSVLogger(FileLogger):
             prefix=prefix,
             max_queue=flush_logs_every_n_steps,
             flush_secs=_FLUSH_SECS,
+            on_full=on_full,
+            spool_secs=spool_secs,
+            spool_dir=spool_dir,
+            flush_on_sigterm=flush_on_sigterm,
         )
 
-    def _make_sink(self, log_dir: str, storage_options: Mapping[str, Any]) -> CSVFile:
-        return CSVFile(
-            join_url(log_dir, "metrics.csv"),
-            HyperparamsFile(log_dir, storage_options),
-            storage_options=storage_options,
-        )
+    def _make_sink(self, uploads: Uploads) -> CSVFile:
+        return CSVFile(uploads)
 
     def _check_tags(self, tags: Iterable[str]) -> None:
         if "step" in tags:

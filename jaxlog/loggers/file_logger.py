@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Self
 
 from jaxlog.errors import LoggerError
-from jaxlog.loggers.logger import Logger, checked_metrics, checked_step
+from jaxlog.loggers.logger import NUMBERS, Logger, checked_metrics, checked_step
 from jaxlog.storage.block import Block, Row
+from jaxlog.storage.exit import close_at_sigterm
 from jaxlog.storage.hyperparams import Hyperparams, flat_params
 from jaxlog.storage.sink import Sink
+from jaxlog.storage.uploads import Uploads
 from jaxlog.storage.versions import RunDirectory
 from jaxlog.storage.writer import BackgroundWriter
 
 __all__ = ["FileLogger"]
+
+_ON_FULL = ("block", "drop_oldest")
+_MOST_KNOWN = 1000  # sets of names
+_DROPPED = "jaxlog/dropped_scalars"
 
 
 class FileLogger(Logger):
@@ -39,15 +46,27 @@ class FileLogger(Logger):
         prefix: str,
         max_queue: int,
         flush_secs: float,
+        on_full: str = "block",
+        spool_secs: float = 30.0,
+        spool_dir: str | os.PathLike[str] | None = None,
+        flush_on_sigterm: bool = False,
     ) -> None:
         for option, value in (("max_queue", max_queue), ("flush_secs", flush_secs)):
             if not value > 0:
                 raise LoggerError(f"{option} must be more than 0, but got {value}")
+        if on_full not in _ON_FULL:
+            raise LoggerError(f"on_full must be 'block' or 'drop_oldest', but got {on_full!r}")
+        if not spool_secs >= 0:
+            raise LoggerError(f"spool_secs must be at least 0, but got {spool_secs}")
+        self._on_full = on_full
+        self._spool: dict[str, Any] = {"spool_secs": spool_secs, "spool_dir": spool_dir}
+        self._flush_on_sigterm = flush_on_sigterm
         self._directory = directory
         self._prefix = prefix
         self._max_queue = max_queue
         self._flush_secs = flush_secs
         self._next_step = 0
+        self._known: dict[tuple[str, ...], tuple[str, ...]] = {}  # as given -> as written
         self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._making = threading.Lock()
         self._writer_made: BackgroundWriter | None = None
@@ -60,11 +79,12 @@ class FileLogger(Logger):
         own._directory = RunDirectory(
             directory.save_dir, directory.name, self.version, sub_dir, directory.storage_options
         )
-        own._names, own._making, own._writer_made = {}, threading.Lock(), None
+        own._known, own._names = {}, {}
+        own._making, own._writer_made = threading.Lock(), None
         return own
 
-    def _make_sink(self, log_dir: str, storage_options: Mapping[str, Any]) -> Sink:
-        """The files in `log_dir`, for the writer's thread."""
+    def _make_sink(self, uploads: Uploads) -> Sink:
+        """The files of the run, for the writer's thread."""
         raise NotImplementedError
 
     @property
@@ -105,11 +125,9 @@ class FileLogger(Logger):
             LoggerError: a value that is no number, named by its tag, or a logger that is closed.
             WriteError: storage refused what was logged before; this call recorded nothing.
         """
-        row = checked_metrics(metrics, self._prefix)
-        step = checked_step(step, self._next_step)
-        self._check_tags(row)
-        self._writer().write(Row(row, step, time.time()), scalars=len(row))
-        self._next_step = step + 1
+        row = self._row(metrics, checked_step(step, self._next_step))
+        self._writer().write(row, scalars=len(row.values))
+        self._next_step = row.step + 1
 
     def write_block(self, block: Block) -> None:
         """Records the rows of `block`, in order; the block is not copied.
@@ -144,26 +162,49 @@ class FileLogger(Logger):
         item = Hyperparams(flat_params(params), tuple(checked), now)
         self._writer().write(item, scalars=len(item.params))
         if checked:
-            self._writer().write(Row(checked, 0, now), scalars=len(checked))
+            self._writer().write(Row.of(checked, 0, now), scalars=len(checked))
 
-    def flush(self) -> None:
+    def flush(self, timeout: float | None = None) -> None:
         """Everything logged so far is on storage when this returns.
 
+        While a store does not answer this waits, for `spool_secs` at most; what was logged is then
+        on the local disk.
+
+        Args:
+            timeout: seconds to wait; None for as long as it takes.
+
         Raises:
-            WriteError: storage refused; what it did not take is kept for the next flush.
+            WriteError: storage refused, or took longer than `timeout`; what it did not take is
+                kept for the next flush.
         """
         if self._writer_made is not None:
-            self._writer_made.flush()
+            self._writer_made.flush(timeout)
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Flushes and ends the files; the second time it does nothing.
 
+        Args:
+            timeout: seconds to wait; None for as long as it takes.
+
         Raises:
-            WriteError: storage refused, and what it did not take is lost.
+            WriteError: storage refused, and what it did not take is lost; or it did not answer,
+                and the message says where on the local disk that is.
         """
         self._closed = True
         if self._writer_made is not None:
-            self._writer_made.close()
+            self._writer_made.close(timeout)
+
+    def _row(self, metrics: Mapping[str, Any], step: int) -> Row:
+        # What was logged before under the same names has been checked but for its values.
+        values = tuple(metrics.values())
+        tags = self._known.get(tuple(metrics))
+        if tags is None or not NUMBERS.issuperset(map(type, values)):
+            checked = checked_metrics(metrics, self._prefix)
+            self._check_tags(checked)
+            tags, values = tuple(checked), tuple(checked.values())
+            if len(self._known) < _MOST_KNOWN:
+                self._known[tuple(metrics)] = tags
+        return Row(tags, values, step, time.time())
 
     def _check_tags(self, tags: Any) -> None:
         """Raises LoggerError for a tag that these files have no place for."""
@@ -175,8 +216,25 @@ class FileLogger(Logger):
             if self._closed:
                 raise LoggerError("this logger is closed; log before close(), or make a new one")
             if self._writer_made is None:
-                sink = self._make_sink(self.log_dir, self._directory.storage_options)
+                uploads = Uploads(self.log_dir, self._directory.storage_options, **self._spool)
                 self._writer_made = BackgroundWriter(
-                    sink, max_queue=self._max_queue, flush_secs=self._flush_secs
+                    self._make_sink(uploads),
+                    max_queue=self._max_queue,
+                    flush_secs=self._flush_secs,
+                    on_full=self._on_full,
+                    drop_notice=self._drop_notice,
+                    secrets=uploads.secrets,
                 )
+                if self._flush_on_sigterm:
+                    close_at_sigterm(self._writer_made)
             return self._writer_made
+
+    def _drop_notice(self, dropped: int, after: Any) -> Row:
+        match after:
+            case Row():
+                step = after.step
+            case Block():
+                step = int(after.steps[0])
+            case _:
+                step = 0
+        return self._row({_DROPPED: dropped}, step)

@@ -11,10 +11,10 @@ import numpy as np
 from jaxlog.errors import LoggerError
 from jaxlog.storage.block import Block
 
-__all__ = ["Logger", "checked_metrics", "checked_step"]
+__all__ = ["NUMBERS", "Logger", "checked_metrics", "checked_step"]
 
 # A dict whose values are all of these is taken as it is and converted on the writer's thread.
-_NUMBERS = frozenset({bool, int, float, np.float64, np.float32, np.int64, np.int32, np.bool_})
+NUMBERS = frozenset({bool, int, float, np.float64, np.float32, np.int64, np.int32, np.bool_})
 
 
 class Logger:
@@ -105,11 +105,11 @@ def checked_metrics(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, A
         {'train-loss': 0.5}
     """
     # Sets of types, not a loop: this is all that stands between the caller and its next step.
-    if {type(tag) for tag in metrics} - {str}:
+    if set(map(type, metrics)) - {str}:
         wrong = next(tag for tag in metrics if not isinstance(tag, str))
         raise LoggerError(f"a tag is a string, but got {wrong!r} of type {type(wrong).__name__}")
     copy = {f"{prefix}-{tag}": metrics[tag] for tag in metrics} if prefix else dict(metrics)
-    if set(map(type, copy.values())) <= _NUMBERS:
+    if set(map(type, copy.values())) <= NUMBERS:
         return copy
     return {tag: _number(tag, value) for tag, value in copy.items()}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from jaxlog.reading.follow import ScalarRow, follow
 from jaxlog.reading.plots import plot_scalars
 from jaxlog.reading.scalars import read_scalars
 
-__all__ = ["plot_scalars", "read_scalars"]
+__all__ = ["ScalarRow", "follow", "plot_scalars", "read_scalars"]

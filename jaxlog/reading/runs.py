@@ -12,6 +12,7 @@ import fsspec
 
 from jaxlog.errors import ReadError
 from jaxlog.storage.filesystem import open_filesystem, parent_of
+from jaxlog.storage.secrets import safe_url
 
 __all__ = ["Run", "find_runs", "matches"]
 
@@ -53,9 +54,9 @@ def find_runs(
     files = sorted(name for name in found if "tfevents" in name.rpartition("/")[2])
     if not files:
         raise ReadError(
-            f"no event file at or below {os.fspath(url)}: {len(found)} files there, and none has "
-            f"'tfevents' in its name; pass the save_dir or log_dir of a TensorBoardLogger, after "
-            f"its flush() or close()"
+            f"no event file at or below {safe_url(os.fspath(url))}: {len(found)} files there, and "
+            f"none has 'tfevents' in its name; pass the save_dir or log_dir of a "
+            f"TensorBoardLogger, after its flush() or close()"
         )
     folders: dict[str, list[str]] = {}
     for name in files:

@@ -15,6 +15,7 @@ from jaxlog.reading.records import split_records
 from jaxlog.reading.runs import Run, find_runs, matches
 from jaxlog.reading.tables import BACKENDS, Table, as_backend, require_backend
 from jaxlog.storage.filesystem import read_whole
+from jaxlog.storage.secrets import safe_url
 
 __all__ = ["read_scalars"]
 
@@ -26,6 +27,7 @@ def read_scalars(
     tags: str | Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     backend: str = "pandas",
+    pivot: bool = False,
 ) -> Any:
     """All scalars in event files as a table: run, tag, step, wall_time, value.
 
@@ -41,13 +43,17 @@ def read_scalars(
         tags: names or shell patterns of tags; None for all.
         storage_options: passed to the filesystem, such as credentials.
         backend: "pandas", "polars", or "numpy" for a dict of arrays.
+        pivot: one row a run and step with a column a tag instead. Where a tag has no value, it
+            is NaN (null in polars); where it has several, the last.
 
     Returns:
         A DataFrame of the backend: `run` and `tag` are strings, `step` is int64, `wall_time`
-        float64 (seconds since the epoch), `value` float64.
+        float64 (seconds since the epoch), `value` float64. With `pivot`: `run`, `step`, and each
+        tag as float64.
 
     Raises:
-        ReadError: there is no event file, no such run, or no such backend.
+        ReadError: there is no event file, no such run, no such backend, or no room for a column
+            because a tag is named `run` or `step`.
         MissingDependencyError: the backend is not installed.
 
     Warns:
@@ -62,6 +68,10 @@ def read_scalars(
                        run   tag  step  value
         0  mnist/version_0  loss     0   0.50
         1  mnist/version_0  loss     1   0.25
+        >>> read_scalars("memory://read_scalars", pivot=True)
+                       run  step  loss
+        0  mnist/version_0     0  0.50
+        1  mnist/version_0     1  0.25
     """
     if backend not in BACKENDS:
         raise ReadError(f"backend must be one of {', '.join(BACKENDS)}, but got {backend!r}")
@@ -70,8 +80,10 @@ def read_scalars(
     chosen = [run for run in all_runs if matches(run.name, runs)]
     if not chosen:
         names = ", ".join(run.name for run in all_runs)
-        raise ReadError(f"no run below {os.fspath(url)} is named {runs!r}; there are {names}")
-    return as_backend([_read(run, tags) for run in chosen], backend)
+        raise ReadError(
+            f"no run below {safe_url(os.fspath(url))} is named {runs!r}; there are {names}"
+        )
+    return as_backend([_read(run, tags) for run in chosen], backend, pivot=pivot)
 
 
 def _read(run: Run, wanted: str | Sequence[str] | None) -> Table:

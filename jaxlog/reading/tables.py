@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlog.errors import MissingDependencyError
+from jaxlog.errors import MissingDependencyError, ReadError
 from jaxlog.reading.columns import Columns
 
 __all__ = ["BACKENDS", "Table", "as_backend", "require_backend"]
@@ -49,7 +49,7 @@ def require_backend(backend: str) -> None:
         raise MissingDependencyError.for_package(backend, extra=backend) from error
 
 
-def as_backend(tables: Sequence[Table], backend: str) -> Any:
+def as_backend(tables: Sequence[Table], backend: str, *, pivot: bool = False) -> Any:
     """The rows of all `tables`, in order, as one table of `backend`.
 
     Example:
@@ -68,12 +68,51 @@ def as_backend(tables: Sequence[Table], backend: str) -> Any:
         "run": (runs, run_codes),
         "tag": (tags, np.concatenate([np.empty(0, np.int64), *tag_codes])),
     }
+    if pivot:
+        codes = run_codes, names["tag"][1]
+        names, numbers = _pivoted(runs, tags, codes, all_columns)
+        return _MAKERS[backend](names, numbers)
     numbers = {
         "step": all_columns.steps,
         "wall_time": all_columns.wall_times,
         "value": all_columns.values,
     }
     return _MAKERS[backend](names, numbers)
+
+
+def _pivoted(runs: Any, tags: list[str], codes: Any, columns: Columns) -> Any:
+    """One row a run and step, one column a tag."""
+    used, tag_codes = np.unique(codes[1], return_inverse=True)
+    tags = [tags[code] for code in used.tolist()]
+    taken = {"run", "step"}.intersection(tags)
+    if taken:
+        raise ReadError(
+            f"pivot=True has no column for the tag {min(taken)!r}, which names the run or the "
+            f"step of a row; leave it out by tags=..., or read without pivot"
+        )
+    run_codes = codes[0]
+    order = np.lexsort((columns.steps, run_codes))
+    run, step = run_codes[order], columns.steps[order]
+    first = np.ones(len(order), bool)
+    first[1:] = (run[1:] != run[:-1]) | (step[1:] != step[:-1])
+    row = np.empty(len(order), np.int64)
+    row[order] = np.cumsum(first) - 1
+    values = np.zeros((int(first.sum()), len(tags)))
+    there = np.zeros(values.shape, bool)
+    values[row, tag_codes] = columns.values  # in the order of writing, so the last one stays
+    there[row, tag_codes] = True
+    cells = np.ma.masked_array(values, ~there)
+    return {"run": (runs, run[first])}, {
+        "step": step[first],
+        **{tag: cells[:, number] for number, tag in enumerate(tags)},
+    }
+
+
+def _filled(numbers: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {
+        name: np.ma.filled(column, np.nan) if np.ma.isMaskedArray(column) else column
+        for name, column in numbers.items()
+    }
 
 
 def _pandas(names: Any, numbers: dict[str, np.ndarray]) -> Any:
@@ -83,7 +122,7 @@ def _pandas(names: Any, numbers: dict[str, np.ndarray]) -> Any:
         name: pd.Series(values, dtype="str").take(codes).array
         for name, (values, codes) in names.items()
     }
-    return pd.DataFrame({**text, **numbers})
+    return pd.DataFrame({**text, **_filled(numbers)})
 
 
 def _polars(names: Any, numbers: dict[str, np.ndarray]) -> Any:
@@ -93,7 +132,13 @@ def _polars(names: Any, numbers: dict[str, np.ndarray]) -> Any:
         name: pl.Series(values, dtype=pl.String).gather(codes)
         for name, (values, codes) in names.items()
     }
-    return pl.DataFrame({**text, **numbers})
+    columns: dict[str, Any] = {}
+    for name, column in numbers.items():
+        columns[name] = pl.Series(np.ma.getdata(column))
+        if np.ma.isMaskedArray(column):
+            here = pl.Series(~np.ma.getmaskarray(column))
+            columns[name] = pl.select(pl.when(here).then(columns[name])).to_series()
+    return pl.DataFrame({**text, **columns})
 
 
 def _numpy(names: Any, numbers: dict[str, np.ndarray]) -> Any:
@@ -101,7 +146,7 @@ def _numpy(names: Any, numbers: dict[str, np.ndarray]) -> Any:
         name: np.array([*values, ""], object)[codes].astype(object)
         for name, (values, codes) in names.items()
     }
-    return {**text, **numbers}
+    return {**text, **_filled(numbers)}
 
 
 _MAKERS = {"pandas": _pandas, "polars": _polars, "numpy": _numpy}

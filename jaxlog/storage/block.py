@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -80,23 +81,35 @@ class Block:
 class Row(NamedTuple):
     """One row as the caller gave it: cheap to queue, turned into a `Block` by the writer's thread.
 
+    Attributes:
+        tags: the names; one object for all rows of the same names, where that can be.
+        values: numbers of any kind, one a tag.
+        step: at least 0.
+        wall_time: seconds since the epoch.
+
     Example:
-        >>> Row({"loss": 0.5}, step=3, wall_time=0.0).step
-        3
+        >>> Row.of({"loss": 0.5}, step=3, wall_time=0.0).values
+        (0.5,)
     """
 
-    metrics: dict[str, Any]
+    tags: tuple[str, ...]
+    values: tuple[Any, ...]
     step: int
     wall_time: float
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, Any], step: int, wall_time: float) -> Row:
+        """The row of what is in `metrics` now."""
+        return cls(tuple(metrics), tuple(metrics.values()), step, wall_time)
 
 
 def blocks_of(items: Iterable[Block | Row]) -> Iterator[Block]:
     """The same rows in the same order, neighbours with the same tags in one block.
 
     Example:
-        >>> rows = [Row({"a": 1.0}, 0, 0.0), Row({"a": 2.0}, 1, 0.0), Row({"b": 3.0}, 2, 0.0)]
+        >>> rows = [Row.of({tag: step}, step, 0.0) for step, tag in enumerate("aab")]
         >>> [block.values.tolist() for block in blocks_of(rows)]
-        [[[1.0], [2.0]], [[3.0]]]
+        [[[0.0], [1.0]], [[2.0]]]
     """
     for key, group in groupby(items, _tags_of_row):
         if key is None:
@@ -107,15 +120,15 @@ def blocks_of(items: Iterable[Block | Row]) -> Iterator[Block]:
             key,
             np.array([row.step for row in rows], np.int64),
             np.array([row.wall_time for row in rows], np.float64),
-            _numbers([list(row.metrics.values()) for row in rows], len(key)),
+            _numbers([row.values for row in rows], len(key)),
         )
 
 
 def _tags_of_row(item: Block | Row) -> tuple[str, ...] | None:
-    return tuple(item.metrics) if isinstance(item, Row) else None
+    return item.tags if isinstance(item, Row) else None
 
 
-def _numbers(rows: list[list[Any]], width: int) -> np.ndarray:
+def _numbers(rows: Sequence[Sequence[Any]], width: int) -> np.ndarray:
     """float64 [len(rows), width]; an integer beyond float64 is an infinity."""
     try:
         array = np.array(rows, np.float64)
@@ -132,7 +145,11 @@ def _float(value: Any) -> float:
 
 
 def _checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    tags = tuple(tags)
+    return _checked_once(tuple(tags))
+
+
+@functools.lru_cache(maxsize=256)
+def _checked_once(tags: tuple[str, ...]) -> tuple[str, ...]:
     for tag in tags:
         if not isinstance(tag, str):
             raise LoggerError(f"tags are strings, but got {tag!r} of type {type(tag).__name__}")

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from jaxlog.storage.block import Block, Row, blocks_of
-from jaxlog.storage.filesystem import (
-    append_whole,
-    is_local,
-    open_filesystem,
-    read_whole,
-    write_whole,
-)
+from jaxlog.storage.filesystem import append_whole, join_url
 from jaxlog.storage.hyperparams import Hyperparams, HyperparamsFile
+from jaxlog.storage.outage import StoreAwayError
+from jaxlog.storage.uploads import Uploads
 
 __all__ = ["CSVFile"]
 
+_NAME = "metrics.csv"
 _SECS_PER_BYTE = 1e-7  # uploads of the whole table get rarer as it grows
 
 
@@ -30,33 +27,25 @@ class CSVFile:
     is there already is continued.
 
     Args:
-        url: local path or URL of the file.
-        hyperparams: where `hparams.yaml` goes; None for nowhere.
-        storage_options: passed to the filesystem.
+        uploads: the directory it is in.
 
     Example:
-        >>> table = CSVFile("memory://csv_file/metrics.csv")
-        >>> table.write([Row({"loss": 0.5}, 0, 0.0), Row({"accuracy": 1.0}, 1, 0.0)])
+        >>> uploads = Uploads("memory://csv_file")
+        >>> table = CSVFile(uploads)
+        >>> table.write([Row.of({"loss": 0.5}, 0, 0.0), Row.of({"accuracy": 1.0}, 1, 0.0)])
         >>> table.flush()
-        >>> filesystem, path = open_filesystem("memory://csv_file/metrics.csv")
-        >>> print(filesystem.cat_file(path).decode())
+        >>> print(uploads.filesystem.cat_file("/csv_file/metrics.csv").decode())
         step,accuracy,loss
         0,,0.5
         1,1,
         <BLANKLINE>
     """
 
-    def __init__(
-        self,
-        url: str,
-        hyperparams: HyperparamsFile | None = None,
-        *,
-        storage_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._filesystem, self._path = open_filesystem(url, storage_options)
-        self._is_local = is_local(self._filesystem)
-        self._url = url
-        self._hyperparams = hyperparams
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+        self._path = f"{uploads.root.rstrip('/')}/{_NAME}"
+        self._is_local = uploads.is_local
+        self._hyperparams = HyperparamsFile(uploads)
         self._header: list[str] | None = None  # None until a table already there was looked for
         self._saved = b""  # where not local: all that is on storage
         self._waiting: list[tuple[int, dict[str, float]]] = []
@@ -64,32 +53,38 @@ class CSVFile:
     @property
     def path(self) -> str:
         """The file, as it was named."""
-        return self._url
+        return join_url(self._uploads.url, _NAME)
 
     @property
     def min_interval_secs(self) -> float:
         """Least time between two uploads that nobody waits for."""
         return 0.0 if self._is_local else max(1.0, len(self._saved) * _SECS_PER_BYTE)
 
+    @property
+    def retry_secs(self) -> float | None:
+        """Seconds until the store is to be asked again; None when nothing waits for it."""
+        return self._uploads.retry_secs
+
     def write(self, items: Sequence[Block | Row | Hyperparams]) -> None:
         """Takes items in order; they are on storage after the next `flush`."""
         for block in blocks_of(item for item in items if isinstance(item, Block | Row)):
             self._waiting.extend((step, row) for step, _, row in block.rows())
         for item in items:
-            if isinstance(item, Hyperparams) and self._hyperparams is not None:
+            if isinstance(item, Hyperparams):
                 self._hyperparams.take(item.params)
 
     def flush(self) -> None:
         """Puts everything taken on storage; what fails is kept for the next time."""
+        self._uploads.send()
         if self._waiting:
             self._save()
             self._waiting = []
-        if self._hyperparams is not None:
-            self._hyperparams.flush()
+        self._hyperparams.flush()
 
     def close(self) -> None:
         """Flushes; the file is open only while it is written."""
-        self.flush()
+        with self._uploads.last_chance():
+            self.flush()
 
     def _save(self) -> None:
         if self._header is None:
@@ -106,7 +101,7 @@ class CSVFile:
             on_disk = self._is_local and self._header
             old = _rows(Path(self._path).read_bytes() if on_disk else self._saved)
             text = _text([header, *_moved(old, header), *self._cells(header)])
-        write_whole(self._filesystem, self._path, text)
+        self._uploads.put(self._path, text)
         # Only now: a write that failed has changed nothing, and can be tried again.
         self._header = header
         if not self._is_local:
@@ -119,13 +114,19 @@ class CSVFile:
     def _continued(self) -> tuple[list[str], bytes]:
         """Header and content of the table that an earlier session left; none for a fresh one."""
         try:
-            text = read_whole(self._filesystem, self._path)
+            text = self._uploads.read(self._path)
         except FileNotFoundError:
+            return [], b""
+        except StoreAwayError:
+            if not self._uploads.spooling:
+                raise
+            # Nobody can say what is there, so nothing may take its place later.
+            self._path = self._path.replace(_NAME, f"metrics-{uuid.uuid4().hex[:8]}.csv")
             return [], b""
         # A session that was killed may have left half a line, which would swallow the next.
         whole = text[: text.rfind(b"\n") + 1]
         if whole != text:
-            write_whole(self._filesystem, self._path, whole)
+            self._uploads.put(self._path, whole)
         header = next(iter(_rows(whole)), [])
         return header, b"" if self._is_local else whole
 

@@ -10,9 +10,11 @@ from jaxlog.storage.block import Block, Row, blocks_of
 from jaxlog.storage.files import EventFile
 from jaxlog.storage.hyperparams import Hyperparams, HyperparamsFile, session_end, session_start
 from jaxlog.storage.records import scalar_records
+from jaxlog.storage.uploads import Uploads
 
 __all__ = ["EventSink"]
 
+_POLITE_BYTES = 1 << 20
 _REMOTE_INTERVAL_SECS = 1.0  # Cloud Storage takes one write a second for one name
 
 
@@ -20,25 +22,26 @@ class EventSink:
     """Writes scalars, and hyperparameters for TensorBoard's own page of them.
 
     Args:
-        events: where the records go.
-        hyperparams: where `hparams.yaml` goes; None for nowhere.
+        uploads: the run's directory.
+        start_step: as `EventFile` takes it.
         status: how the run ended, "success" or "failed"; asked for at the end.
 
     Example:
-        >>> sink = EventSink(EventFile("memory://event_sink"))
-        >>> sink.write([Row({"loss": 0.5}, 0, 0.0), Block.row({"loss": 0.25}, 1)])
+        >>> sink = EventSink(Uploads("memory://event_sink"))
+        >>> sink.write([Row.of({"loss": 0.5}, 0, 0.0), Block.row({"loss": 0.25}, 1)])
         >>> sink.flush()
     """
 
     def __init__(
         self,
-        events: EventFile,
-        hyperparams: HyperparamsFile | None = None,
+        uploads: Uploads,
         *,
+        start_step: int | None = None,
         status: Callable[[], str] = lambda: "success",
     ) -> None:
-        self._events = events
-        self._hyperparams = hyperparams
+        self._uploads = uploads
+        self._events = EventFile(uploads, start_step=start_step)
+        self._hyperparams = HyperparamsFile(uploads)
         self._has_session = False
         self._status = status
 
@@ -52,6 +55,11 @@ class EventSink:
         """Least time between two uploads that nobody waits for."""
         return 0.0 if self._events.is_local else _REMOTE_INTERVAL_SECS
 
+    @property
+    def retry_secs(self) -> float | None:
+        """Seconds until the store is to be asked again; None when nothing waits for it."""
+        return self._uploads.retry_secs
+
     def write(self, items: Sequence[Block | Row | Hyperparams]) -> None:
         """Takes items in order; they are on storage after the next `flush`."""
         for is_scalars, group in groupby(items, lambda item: isinstance(item, Block | Row)):
@@ -64,24 +72,29 @@ class EventSink:
 
     def flush(self) -> None:
         """Puts everything taken on storage; what fails is kept for the next time."""
+        self._uploads.send()
         self._events.flush()
-        if self._hyperparams is not None:
-            self._hyperparams.flush()
+        self._hyperparams.flush()
 
     def close(self) -> None:
         """Ends the session and lets go of the file."""
         if self._has_session:
             self._events.append(session_end(self._status(), time.time()))
-        self._events.close()
+        with self._uploads.last_chance():
+            self._events.close()
+            self._hyperparams.flush()
 
     def _write_scalars(self, items: Iterable[Block | Row]) -> None:
+        size = 0
         for block in blocks_of(items):
             for chunk in scalar_records(block):
+                # The caller's thread gets its turn; one that is far ahead wants to be caught up.
+                if 0 < size < _POLITE_BYTES:
+                    time.sleep(0)
                 self._events.append(chunk)
-                time.sleep(0)  # the caller's thread gets its turn between two chunks
+                size += len(chunk)
 
     def _write_hyperparams(self, item: Hyperparams) -> None:
         self._has_session = True
         self._events.append(session_start(item))
-        if self._hyperparams is not None:
-            self._hyperparams.take(item.params)
+        self._hyperparams.take(item.params)

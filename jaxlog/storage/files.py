@@ -8,19 +8,20 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from jaxlog.errors import LoggerError
-from jaxlog.storage.filesystem import append_whole, is_local, join_url, open_filesystem, write_whole
+from jaxlog.storage.filesystem import append_whole, join_url
+from jaxlog.storage.outage import is_transient
 from jaxlog.storage.records import file_version_record, session_start_record
+from jaxlog.storage.uploads import Uploads
 
 __all__ = ["EventFile"]
 
 _SEGMENT_BYTES = 1 << 20
 _START = re.compile(r"events\.out\.tfevents\.(\d{10})\.[^/]*$")
-_GROW_EVERY = 16  # segments; after so many the next ones are one size larger
+_GROW_EVERY = 256  # segments; after so many the next ones are one size larger
 
 
 class EventFile:
@@ -34,12 +35,11 @@ class EventFile:
     a random part, and is never opened again, so sessions never write over each other.
 
     Args:
-        directory: local path or URL of the run's directory.
+        directory: local path or URL of the run's directory, or what uploads to it.
         start_step: the step at which this session resumes; readers then drop what earlier
             sessions logged from there on. None or 0 for a fresh run.
-        storage_options: passed to the filesystem.
         segment_bytes: size after which a segment is followed by another (not on a local disk).
-            It grows by as much every 16 segments, to keep the files of a long run few.
+            It grows by as much every 256 segments, to keep the files of a long run few.
         clock: the time in seconds since the epoch.
 
     Raises:
@@ -58,23 +58,23 @@ class EventFile:
 
     def __init__(
         self,
-        directory: str,
+        directory: str | Uploads,
         *,
         start_step: int | None = None,
-        storage_options: Mapping[str, Any] | None = None,
         segment_bytes: int = _SEGMENT_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if start_step is not None and start_step < 0:
             raise LoggerError(f"start_step is at least 0, but got {start_step}")
-        self._filesystem, self._directory = open_filesystem(directory, storage_options)
-        self._url = directory
+        self._uploads = directory if isinstance(directory, Uploads) else Uploads(directory)
+        self._filesystem, self._directory = self._uploads.filesystem, self._uploads.root
+        self._url = self._uploads.url
         self._start_step = start_step
         self._segment_bytes = segment_bytes
         self._clock = clock
         self._stem: str | None = None  # chosen by the first flush
         self._number = 0
-        self._local = _LocalFile(self._directory) if is_local(self._filesystem) else None
+        self._local = _LocalFile(self._directory) if self._uploads.is_local else None
         self._segment = bytearray()  # of the current segment; on a disk, what is not written yet
         self._saved = 0  # of its bytes; always 0 on a disk
 
@@ -115,7 +115,7 @@ class EventFile:
             self._segment.clear()
             return
         path = f"{self._directory.rstrip('/')}/{self._name}"
-        write_whole(self._filesystem, path, bytes(self._segment))
+        self._uploads.put(path, bytes(self._segment))
         self._saved = len(self._segment)
         if self._saved >= self._segment_bytes * (1 + self._number // _GROW_EVERY):
             self._number += 1
@@ -141,7 +141,10 @@ class EventFile:
         """
         try:
             names = self._filesystem.ls(self._directory, detail=False)
-        except OSError:  # nothing there, or nothing that these credentials may list
+        except Exception as error:
+            # Nothing there, nothing that these credentials may list, or a store that is away.
+            if not isinstance(error, OSError) and not is_transient(error):
+                raise
             return -1
         return max(
             (int(found[1]) for found in map(_START.search, map(str, names)) if found), default=-1

@@ -15,6 +15,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from jaxlog.errors import LoggerError, MissingDependencyError
+from jaxlog.storage.secrets import Secrets, safe_url
 
 __all__ = [
     "append_whole",
@@ -63,13 +64,16 @@ def open_filesystem(
     except ImportError as error:
         package, extra = _PACKAGES.get(text.partition("://")[0].rpartition("::")[2], ("", ""))
         if not package:
-            raise LoggerError(f"{text} needs a package that is not installed: {error}") from error
+            raise LoggerError(
+                f"{safe_url(text)} needs a package that is not installed: {error}"
+            ) from error
         raise MissingDependencyError.for_package(package, extra=extra) from error
     except ValueError as error:
         raise LoggerError(
-            f"{text} is no path and no URL that fsspec knows ({error}); "
+            f"{safe_url(text)} is no path and no URL that fsspec knows "
+            f"({Secrets(text, storage_options).hide(str(error))}); "
             f"pass a local path, or a URL such as s3://bucket/logs"
-        ) from error
+        ) from None
 
 
 def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:

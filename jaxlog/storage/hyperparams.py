@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxlog.storage.filesystem import join_url, open_filesystem, write_whole
 from jaxlog.storage.records import summary_record
+from jaxlog.storage.uploads import Uploads
 
 __all__ = ["Hyperparams", "HyperparamsFile", "flat_params", "session_end", "session_start"]
 
@@ -57,19 +57,19 @@ class HyperparamsFile:
     """`hparams.yaml` of one run: all hyperparameters so far, written whole when they change.
 
     Example:
-        >>> file = HyperparamsFile("memory://hyperparams")
+        >>> uploads = Uploads("memory://hyperparams")
+        >>> file = HyperparamsFile(uploads)
         >>> file.take({"lr": 0.1, "name": "adam"})
         >>> file.flush()
-        >>> filesystem, path = open_filesystem("memory://hyperparams/hparams.yaml")
-        >>> print(filesystem.cat_file(path).decode())
+        >>> print(uploads.filesystem.cat_file("/hyperparams/hparams.yaml").decode())
         lr: 0.1
         name: adam
         <BLANKLINE>
     """
 
-    def __init__(self, directory: str, storage_options: Mapping[str, Any] | None = None) -> None:
-        url = join_url(directory, "hparams.yaml")
-        self._filesystem, self._path = open_filesystem(url, storage_options)
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+        self._path = f"{uploads.root.rstrip('/')}/hparams.yaml"
         self._params: dict[str, Any] = {}
         self._changed = False
 
@@ -82,7 +82,7 @@ class HyperparamsFile:
         """Writes the file when something changed."""
         if self._changed:
             lines = (f"{_yaml(key)}: {_yaml(value)}\n" for key, value in self._params.items())
-            write_whole(self._filesystem, self._path, "".join(lines).encode())
+            self._uploads.put(self._path, "".join(lines).encode())
             self._changed = False
 
 

@@ -15,6 +15,7 @@ class Sink(Protocol):
         >>> class Printed:
         ...     path = "the screen"
         ...     min_interval_secs = 0.0
+        ...     retry_secs = None
         ...
         ...     def write(self, items):
         ...         print(*items)
@@ -39,14 +40,23 @@ class Sink(Protocol):
         """
         ...
 
+    @property
+    def retry_secs(self) -> float | None:
+        """Seconds until it wants to be flushed again, for what its store did not take yet."""
+        ...
+
     def write(self, items: Sequence[Any]) -> None:
         """Takes items in order; they may still be lost until `flush`."""
         ...
 
     def flush(self) -> None:
-        """Puts all it took on storage, or raises and keeps it for the next time."""
+        """Puts all it took on storage, or raises and keeps it for the next time.
+
+        Raises:
+            StoreAwayError: nothing is wrong but that it has to be called again in `retry_secs`.
+        """
         ...
 
     def close(self) -> None:
-        """Ends the file."""
+        """Flushes and ends the file; nothing can be kept for later any more."""
         ...

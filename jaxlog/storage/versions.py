@@ -11,8 +11,9 @@ from typing import Any
 
 from fsspec.implementations.memory import MemoryFileSystem
 
-from jaxlog.errors import LoggerError
+from jaxlog.errors import LoggerError, WriteError
 from jaxlog.storage.filesystem import is_local, join_url, open_filesystem, plain_url
+from jaxlog.storage.secrets import Secrets, safe_url
 
 __all__ = ["RunDirectory"]
 
@@ -92,7 +93,10 @@ def _take_next(root: str, storage_options: Mapping[str, Any]) -> int:
     """
     filesystem, path = open_filesystem(root, storage_options)
     filesystem.invalidate_cache()
-    number = 1 + max(_versions_in(filesystem, path), default=-1)
+    try:
+        number = 1 + max(_versions_in(filesystem, path), default=-1)
+    except Exception as error:  # noqa: BLE001  each client has its own
+        raise _unlisted(root, storage_options, error)  # noqa: B904  it knows what may be shown
     if not is_local(filesystem) and not isinstance(filesystem, MemoryFileSystem):
         return number
     while True:
@@ -106,6 +110,17 @@ def _take_next(root: str, storage_options: Mapping[str, Any]) -> int:
             number += 1
         else:
             return number
+
+
+def _unlisted(root: str, storage_options: Mapping[str, Any], error: Exception) -> WriteError:
+    secrets = Secrets(root, storage_options)
+    what = secrets.hide(f"{type(error).__name__}: {error}")
+    found = WriteError(
+        f"could not list {safe_url(root)} to find the next free version ({what}); check the place "
+        f"and your credentials, or write version=0"
+    )
+    found.__cause__ = None if secrets.shown_by(error) else error
+    return found
 
 
 def _versions_in(filesystem: Any, path: str) -> list[int]:

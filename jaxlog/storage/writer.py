@@ -7,6 +7,7 @@ not be written stays in memory and is tried again.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -15,10 +16,15 @@ from typing import Any
 
 from jaxlog.errors import LoggerError, WriteError
 from jaxlog.storage.exit import close_at_exit
+from jaxlog.storage.outage import StoreAwayError
+from jaxlog.storage.pending import Pending
+from jaxlog.storage.secrets import Secrets
 from jaxlog.storage.sink import Sink
+from jaxlog.storage.uploads import SpooledError
 
 __all__ = ["BackgroundWriter"]
 
+_RETRY_SECS = 1.0  # when a store is away and its sink does not say for how long
 _ALIVE_CHECK_SECS = 1.0  # a waiting caller looks this often whether the thread still lives
 
 
@@ -27,23 +33,29 @@ class BackgroundWriter:
 
     It writes when `max_queue` rows wait, when the oldest has waited `flush_secs`, and when someone
     flushes. An error of the sink is raised once, as `WriteError`, by the next `write`, `flush` or
-    `close`; a `write` that raises has taken nothing. A writer that nobody closed is closed when the
-    interpreter exits.
+    `close`; a `write` that raises has taken nothing. A store that is merely away for a while is no
+    error: the sink says when it wants to try again, and a flush waits as long. A writer that nobody
+    closed is closed when the interpreter exits.
 
     Args:
         sink: what is written to.
         max_queue: rows after which the thread writes.
         flush_secs: seconds after which it writes even fewer.
-        max_pending_scalars: with so many scalars not yet on storage, `write` waits.
-        timeout_secs: the longest that `write` waits so, before it raises.
+        max_pending_scalars: with so many scalars not yet on storage the queue is full.
+        on_full: what `write` then does: "block" waits for room, "drop_oldest" forgets what has
+            waited longest in the queue.
+        drop_notice: what to write, from the number of scalars dropped so far and the first item
+            after them; None to write nothing about it.
+        timeout_secs: the longest that `write` waits for room, before it raises.
+        secrets: what no error may show.
         clock: monotonic seconds.
 
     Example:
-        >>> from jaxlog.storage.files import EventFile
+        >>> from jaxlog.storage.uploads import Uploads
         >>> from jaxlog.storage.event_sink import EventSink
         >>> from jaxlog.storage.block import Row
-        >>> writer = BackgroundWriter(EventSink(EventFile("memory://background_writer")))
-        >>> writer.write(Row({"loss": 0.5}, 0, 0.0))
+        >>> writer = BackgroundWriter(EventSink(Uploads("memory://background_writer")))
+        >>> writer.write(Row.of({"loss": 0.5}, 0, 0.0))
         >>> writer.flush()
         >>> writer.pending
         0
@@ -57,23 +69,28 @@ class BackgroundWriter:
         max_queue: int = 10,
         flush_secs: float = 120.0,
         max_pending_scalars: int = 1_000_000,
+        on_full: str = "block",
+        drop_notice: Callable[[int, Any], Any] | None = None,
         timeout_secs: float = 60.0,
+        secrets: Secrets | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sink = sink
         self._max_queue = max_queue
         self._flush_secs = flush_secs
-        self._max_pending = max_pending_scalars
+        self._drops = on_full == "drop_oldest"
+        self._drop_notice = drop_notice
         self._timeout_secs = timeout_secs
+        self._secrets = secrets or Secrets()
         self._clock = clock
         self._process = os.getpid()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         # All below is guarded by _changed.
-        self._queue: list[Any] = []
-        self._queued_scalars = 0
-        self._rows = 0  # accepted and not on storage; likewise _pending
-        self._pending = 0  # scalars
+        self._accepted = Pending(max_pending_scalars)
+        self._noticed = 0  # scalars dropped, as written last
+        self._retry_at: float | None = None  # when the sink wants to be flushed again
+        self._deferred = False  # its store did not take what it was given last
         self._lost = 0  # scalars the sink could not take, since the last error raised
         self._waiting_for_room = 0
         self._oldest = 0.0  # when the first row that waits came, or was last tried
@@ -86,7 +103,12 @@ class BackgroundWriter:
     @property
     def pending(self) -> int:
         """How many scalars were accepted and are not on storage yet."""
-        return self._pending
+        return self._accepted.scalars
+
+    @property
+    def dropped(self) -> int:
+        """How many scalars were accepted and then dropped, for want of room."""
+        return self._accepted.dropped
 
     @property
     def closed(self) -> bool:
@@ -109,18 +131,16 @@ class BackgroundWriter:
                 )
             if self._error is not None or self._ended:
                 raise self._take_error()
-            if self._pending and self._pending + scalars > self._max_pending:
-                self._wait_for_room(scalars)
+            if self._accepted.is_full_for(scalars):
+                self._drop_for(scalars) if self._drops else self._wait_for_room(scalars)
             if self._thread is None:
                 self._start()
-            if not self._rows:
+            first = not self._accepted.rows
+            if first:
                 self._oldest = self._clock()
-            self._queue.append(item)
-            self._queued_scalars += scalars
-            self._pending += scalars
-            first, self._rows = not self._rows, self._rows + rows
+            self._accepted.add(item, rows, scalars)
             # The first row sets the thread's alarm; the rows after it need no wake-up until enough.
-            if first or self._rows >= self._max_queue:
+            if first or self._accepted.rows >= self._max_queue:
                 self._changed.notify_all()
 
     def flush(self, timeout: float | None = None) -> None:
@@ -143,7 +163,7 @@ class BackgroundWriter:
             if not self._wait(lambda: self._done >= asked, timeout):
                 raise WriteError(
                     f"{self._sink.path}: flush did not finish within {timeout} s; "
-                    f"{self._pending} scalars are not on storage yet and still being written"
+                    f"{self.pending} scalars are not on storage yet and still being written"
                 )
             if self._error is not None:
                 raise self._take_error()
@@ -168,7 +188,7 @@ class BackgroundWriter:
             if not self._ended:
                 raise WriteError(
                     f"{self._sink.path}: close did not finish within {timeout} s; "
-                    f"{self._pending} scalars are not on storage yet"
+                    f"{self.pending} scalars are not on storage yet"
                 )
             if first and self._error is not None:
                 raise self._take_error()
@@ -189,7 +209,7 @@ class BackgroundWriter:
 
     def _wait_for_room(self, scalars: int) -> None:
         def room() -> bool:
-            return not self._pending or self._pending + scalars <= self._max_pending
+            return not self._accepted.is_full_for(scalars)
 
         self._waiting_for_room += 1
         self._changed.notify_all()
@@ -201,10 +221,18 @@ class BackgroundWriter:
             raise self._take_error()
         if not in_time:
             raise WriteError(
-                f"{self._sink.path}: storage is too slow: {self._pending} scalars wait and none "
-                f"was written within {self._timeout_secs} s; log less often, or to a local "
+                f"{self._sink.path}: storage is too slow: {self.pending} scalars wait and none was "
+                f"written within {self._timeout_secs} s; log less often, or to a local "
                 f"directory that is copied afterwards"
             )
+
+    def _drop_for(self, scalars: int) -> None:
+        if not self._accepted.dropped:
+            logging.getLogger("jaxlog").warning(
+                "%s: storage is too slow, and with on_full='drop_oldest' values are dropped",
+                self._sink.path,
+            )
+        self._accepted.drop_for(scalars)
 
     def _wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
         """Whether `done()` came true in time; a thread that ended raises instead of hanging."""
@@ -221,18 +249,22 @@ class BackgroundWriter:
     def _take_error(self) -> WriteError:
         cause, self._error = self._error, None
         lost, self._lost = self._lost, 0
+        if isinstance(cause, SpooledError):
+            return WriteError(str(cause))
         what = f"{type(cause).__name__}: {cause}" if cause else "its thread has ended"
+        what = self._secrets.hide(what)
         kept = "a later attempt saved everything that was accepted"
-        if self._pending:
+        if self._accepted.scalars:
             ending = "are lost" if self._closed else "are kept and tried again at the next flush"
-            kept = f"{self._pending} scalars were accepted but not written; they {ending}"
+            kept = f"{self.pending} scalars were accepted but not written; they {ending}"
         if lost:
             kept += f"; up to {lost} scalars could not be stored at all and are lost"
         error = WriteError(
             f"could not write to {self._sink.path} ({what}); {kept}. "
             f"Check that the place exists, has room and lets you write"
         )
-        error.__cause__ = cause
+        # A traceback prints the cause too.
+        error.__cause__ = None if self._secrets.shown_by(cause) else cause
         return error
 
     # The thread.
@@ -254,46 +286,63 @@ class BackgroundWriter:
         with self._changed:
             while (wait := self._seconds_until_due()) != 0:
                 self._changed.wait(wait)
-            items, self._queue = self._queue, []
-            scalars, self._queued_scalars = self._queued_scalars, 0
-            pending, rows = self._pending, self._rows
-            asked, closing = self._asked, self._closed
-        refused = items and self._attempt(lambda: self._sink.write(items))
-        failed = self._attempt(self._sink.flush)
-        if closing:
-            failed = self._attempt(self._sink.close) or failed
+            closing = self._closed
+            # While the store is away the queue stays where its length is bounded.
+            again = self._deferred and not closing
+            _, before = self._accepted.held
+            items, asked = ([], self._done) if again else (self._taken(), self._asked)
+            rows, pending = self._accepted.held
+        refused = False
+        try:
+            self._sink.write(items)
+        except Exception as error:  # noqa: BLE001  likewise below
+            refused = self._note(error)
+        failed = away = False
+        try:
+            self._sink.close() if closing else self._sink.flush()
+        except StoreAwayError:
+            failed = away = True
+        except Exception as error:  # noqa: BLE001
+            failed = self._note(error)
+        retry = self._sink.retry_secs
+        retry = _RETRY_SECS if away and retry is None else retry
         with self._changed:
             self._last_write = self._oldest = self._clock()
+            self._deferred = away
+            self._retry_at = None if retry is None else self._last_write + retry
             if refused:
-                self._lost += scalars
-                self._pending -= scalars
-                pending -= scalars
+                self._lost += pending - before
+                self._accepted.saved(0, pending - before)
+                pending = before
             if not failed:
-                self._pending -= pending
-                self._rows -= rows
-            self._done = asked
+                self._accepted.saved(rows, pending)
+            if not away:
+                self._done = asked
             self._changed.notify_all()
         return closing
 
-    def _attempt(self, effect: Callable[[], None]) -> bool:
-        """Whether `effect` failed; its error is kept unless an earlier one is."""
-        try:
-            effect()
-        except Exception as error:  # noqa: BLE001  whatever it is, the caller hears of it
-            with self._changed:
-                self._error = self._error or error
-            return True
-        return False
+    def _taken(self) -> list[Any]:
+        items, dropped = self._accepted.take(), self._accepted.dropped
+        if items and self._drop_notice is not None and self._noticed != dropped:
+            items.insert(0, self._drop_notice(dropped, items[0]))
+            self._noticed = dropped
+        return items
+
+    def _note(self, error: Exception) -> bool:
+        """Keeps the error for the caller; whether what was to be written is still unwritten."""
+        with self._changed:
+            self._error = self._error or error
+        return not isinstance(error, SpooledError)  # for then nothing is lost
 
     def _seconds_until_due(self) -> float | None:
         """0 to write now, None to wait for a call."""
-        if self._closed or self._asked > self._done:
+        if self._closed or (self._asked > self._done and not self._deferred):
             return 0
-        # After a failure the caller hears of it first.
-        if not self._rows or self._error is not None:
-            return None
         now = self._clock()
-        pause = self._last_write + self._sink.min_interval_secs - now
-        if self._rows >= self._max_queue or self._waiting_for_room:
-            return max(0.0, pause)
-        return max(0.0, pause, self._oldest + self._flush_secs - now)
+        waits = [] if self._retry_at is None else [self._retry_at - now]
+        # After a failure the caller hears of it first.
+        if self._accepted.rows and self._error is None and not self._deferred:
+            pause = self._last_write + self._sink.min_interval_secs - now
+            full = self._accepted.rows >= self._max_queue or self._waiting_for_room
+            waits.append(pause if full else max(pause, self._oldest + self._flush_secs - now))
+        return max(0.0, min(waits)) if waits else None

@@ -1,5 +1,8 @@
-"""Suites of tests that a metric of one's own inherits. They need pytest, and nothing else does."""
+"""Suites that what plugs into jaxlog inherits, to prove that it behaves. They need pytest."""
 
+from __future__ import annotations
+
+from jaxlog.testing.logger_contract import LoggerContract
 from jaxlog.testing.metric_laws import MetricLaws
 
-__all__ = ["MetricLaws"]
+__all__ = ["LoggerContract", "MetricLaws"]

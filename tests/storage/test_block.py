@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_refused(change, message) -> None:
 
 def test_neighbours_with_the_same_tags_become_one_block() -> None:
     block = Block.row({"a": 9.0}, 9, 0.0)
-    rows = [Row({"a": 1}, 0, 0.0), Row({"a": 2}, 1, 0.5), Row({"b": True}, 1, 0.0), block]
+    rows = [Row.of({"a": 1}, 0, 0.0), Row.of({"a": 2}, 1, 0.5), Row.of({"b": True}, 1, 0.0), block]
     first, second, third = blocks_of(rows)
     assert (first.tags, first.steps.tolist(), first.wall_times.tolist()) == (
         ("a",),
@@ -70,10 +70,10 @@ def test_neighbours_with_the_same_tags_become_one_block() -> None:
 
 
 def test_an_integer_beyond_float64_is_infinite() -> None:
-    [block] = blocks_of([Row({"a": 10**400, "b": -(10**400)}, 0, 0.0)])
+    [block] = blocks_of([Row.of({"a": 10**400, "b": -(10**400)}, 0, 0.0)])
     assert block.values.tolist() == [[math.inf, -math.inf]]
 
 
 def test_no_tags_make_an_empty_block() -> None:
-    [block] = blocks_of([Row({}, 0, 0.0)])
+    [block] = blocks_of([Row.of({}, 0, 0.0)])
     assert block.values.shape == (1, 0)

@@ -84,7 +84,8 @@ def test_a_full_segment_is_followed_by_another(memory_url) -> None:
     assert steps_of(memory_url) == list(range(100))
 
 
-def test_segments_grow_so_that_files_stay_few(memory_url) -> None:
+def test_segments_grow_so_that_files_stay_few(memory_url, monkeypatch) -> None:
+    monkeypatch.setattr(files_module, "_GROW_EVERY", 16)
     events = EventFile(memory_url, segment_bytes=200)
     for step in range(400):
         events.append(records([step]))

@@ -18,6 +18,7 @@ from jaxlog.storage.hyperparams import (
     session_end,
     session_start,
 )
+from jaxlog.storage.uploads import Uploads
 
 # Made at import by protobuf, so their classes are unknown to a type checker.
 event_pb2: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")
@@ -63,7 +64,7 @@ def test_the_page_is_told_how_a_run_ended(status, number) -> None:
     ],
 )  # fmt: skip
 def test_values_are_yaml(memory_url, value, text) -> None:
-    file = HyperparamsFile(memory_url)
+    file = HyperparamsFile(Uploads(memory_url))
     file.take({"key": value})
     file.flush()
     written = read_whole(*open_filesystem(f"{memory_url}/hparams.yaml")).decode()
@@ -73,7 +74,7 @@ def test_values_are_yaml(memory_url, value, text) -> None:
 
 
 def test_later_params_join_the_earlier(place) -> None:
-    file = HyperparamsFile(place)
+    file = HyperparamsFile(Uploads(place))
     for params in ({"a": 1, "b": 2}, {"b": 3, "c/d": 4}):
         file.take(params)
         file.flush()
@@ -82,6 +83,6 @@ def test_later_params_join_the_earlier(place) -> None:
 
 
 def test_nothing_is_written_without_params(place) -> None:
-    HyperparamsFile(place).flush()
+    HyperparamsFile(Uploads(place)).flush()
     filesystem, path = open_filesystem(f"{place}/hparams.yaml")
     assert not filesystem.exists(path)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import traceback
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from jaxlog.errors import LoggerError
+from jaxlog.errors import LoggerError, WriteError
 from jaxlog.storage.filesystem import open_filesystem, write_whole
 from jaxlog.storage.versions import RunDirectory
 
@@ -84,3 +86,14 @@ def test_another_process_may_take_the_number_first(tmp_path, monkeypatch) -> Non
 def test_a_version_that_is_none_is_refused(version) -> None:
     with pytest.raises(LoggerError, match="version must be"):
         RunDirectory("logs", "name", version)
+
+
+def test_a_place_that_cannot_be_listed_is_named_without_credentials(monkeypatch) -> None:
+    def refuse(*_arguments, **_options) -> None:
+        raise PermissionError("key verysecret is not known")
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", refuse)
+    directory = RunDirectory("memory://x", "n", None, None, {"secret": "verysecret"})
+    with pytest.raises(WriteError, match=r"could not list memory://x/n .*key \*\*\* is") as info:
+        _ = directory.version
+    assert "verysecret" not in "".join(traceback.format_exception(info.value))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import traceback
 from collections.abc import Sequence
 
 import pytest
 
 from jaxlog.errors import LoggerError, WriteError
+from jaxlog.storage.outage import StoreAwayError
+from jaxlog.storage.secrets import Secrets
+from jaxlog.storage.uploads import SpooledError
 from jaxlog.storage.writer import BackgroundWriter
 
 TIMEOUT = 30  # seconds a test waits before it fails; nothing here takes one
@@ -22,6 +26,7 @@ class FakeSink:
 
     def __init__(self) -> None:
         self.min_interval_secs = 0.0
+        self.retry_secs: float | None = None
         self.taken: list = []
         self.saved: list = []
         self.flushes = 0
@@ -52,6 +57,7 @@ class FakeSink:
 
     def close(self) -> None:
         self.closed += 1
+        self.flush()
 
     def wait_for_flush(self) -> None:
         assert self.flushed.acquire(timeout=TIMEOUT)
@@ -423,3 +429,124 @@ def test_many_threads_lose_nothing(sink, make) -> None:
     writer.flush(TIMEOUT)
     assert sorted(sink.saved) == list(range(800))
     assert writer.pending == 0
+
+
+def away(sink, retry_secs: float = 5.0) -> None:
+    sink.flush_error = StoreAwayError("nobody there")
+    sink.retry_secs = retry_secs
+
+
+def back(sink) -> None:
+    sink.flush_error = sink.retry_secs = None
+
+
+def test_a_store_that_is_away_is_no_error_and_is_asked_again_when_due(sink, make) -> None:
+    clock = Clock()
+    writer = make(max_queue=1, clock=clock)
+    away(sink)
+    writer.write("a")
+    sink.wait_for_flush()
+    with writer._changed:
+        assert writer._changed.wait_for(lambda: writer._deferred, TIMEOUT)
+        assert writer._seconds_until_due() == pytest.approx(5)
+    writer.write("b")
+    assert (sink.flushes, sink.taken, writer.pending) == (1, ["a"], 2)
+    back(sink)
+    clock.now += 5
+    wake(writer)
+    writer.flush(TIMEOUT)
+    assert sink.saved == ["a", "b"]
+    assert writer.pending == 0
+
+
+def test_a_flush_waits_for_a_store_that_is_away(sink, make) -> None:
+    writer = make()
+    away(sink, retry_secs=1e6)
+    writer.write("a")
+    with pytest.raises(WriteError, match=r"flush did not finish within 0.01 s; 1 scalars"):
+        writer.flush(0.01)
+    sink.wait_for_flush()
+    back(sink)
+    writer.close(TIMEOUT)
+    assert sink.saved == ["a"]
+
+
+def test_what_lies_in_a_spool_is_sent_when_due_though_nothing_new_comes(sink, make) -> None:
+    clock = Clock()
+    writer = make(clock=clock)
+    sink.retry_secs = 7.0
+    writer.write("a")
+    writer.flush(TIMEOUT)
+    sink.wait_for_flush()
+    with writer._changed:
+        assert writer._seconds_until_due() == pytest.approx(7)
+    sink.retry_secs = None
+    clock.now += 7
+    wake(writer)
+    sink.wait_for_flush()
+    assert sink.flushes == 2
+
+
+def test_an_end_in_the_spool_is_an_error_that_loses_nothing(sink, make) -> None:
+    writer = make()
+    writer.write("a")
+    sink.flush_error = SpooledError("it is kept in /folder")
+    with pytest.raises(WriteError, match=r"^it is kept in /folder$"):
+        writer.close(TIMEOUT)
+    assert writer.pending == 0
+
+
+def test_a_full_queue_may_drop_its_oldest(sink, make, caplog) -> None:
+    notices = []
+
+    def notice(dropped: int, after: str) -> str:
+        notices.append((dropped, after))
+        return f"dropped {dropped}"
+
+    options = {"on_full": "drop_oldest", "drop_notice": notice, "max_pending_scalars": 3}
+    writer = make(max_queue=1000, **options)
+    sink.gate.clear()
+    writer.write("held")
+    with writer._changed:
+        writer._asked += 1
+        writer._changed.notify_all()
+    assert sink.entered.wait(TIMEOUT)
+    for item in range(6):
+        writer.write(item)  # none of these waits
+    assert (writer.dropped, writer.pending) == (4, 3)
+    sink.gate.set()
+    writer.flush(TIMEOUT)
+    assert sink.saved == ["held", "dropped 4", 4, 5]
+    assert notices == [(4, 4)]
+    assert caplog.text.count("values are dropped") == 1
+    writer.write("later")
+    writer.flush(TIMEOUT)
+    assert sink.saved[-1] == "later"  # said once, as nothing more was dropped
+
+
+def test_while_the_store_is_away_the_queue_stays_bounded(sink, make) -> None:
+    clock = Clock()
+    writer = make(on_full="drop_oldest", max_pending_scalars=10, max_queue=1, clock=clock)
+    away(sink)
+    for item in range(500):
+        writer.write(item)
+        clock.now += 1
+        wake(writer)
+    assert writer.pending <= 11  # the newest is always taken
+    back(sink)
+    clock.now += 10
+    writer.close(TIMEOUT)
+    assert len(sink.saved) + writer.dropped == 500
+    assert sink.saved[-1] == 499
+
+
+def test_an_error_shows_no_credentials(sink, make) -> None:
+    writer = make(secrets=Secrets("", {"secret": "verysecret"}))
+    for text, has_cause in (("key verysecret is wrong", False), ("no room", True)):
+        sink.flush_error = OSError(text)
+        writer.write("a")
+        with pytest.raises(WriteError) as info:
+            writer.flush(TIMEOUT)
+        assert "verysecret" not in "".join(traceback.format_exception(info.value))
+        assert (info.value.__cause__ is not None) == has_cause
+    back(sink)

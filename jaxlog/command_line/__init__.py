@@ -1,0 +1,7 @@
+"""The command `jaxlog`: event files in a terminal, and into other formats."""
+
+from __future__ import annotations
+
+from jaxlog.command_line.main import main
+
+__all__ = ["main"]

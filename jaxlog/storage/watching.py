@@ -1,0 +1,51 @@
+"""Which TensorBoard shows a live run on a URL, said once where the plain command would not."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+
+from jaxlog.storage.secrets import safe_url
+from jaxlog.storage.uploads import Uploads
+
+__all__ = ["say_how_to_watch", "watch_command"]
+
+# Protocols that TensorBoard hands to fsspec, whose clients remember their first listing. Of s3://
+# it takes care itself where boto3 is installed.
+_LISTING_CACHED = {"s3": "S3", "s3a": "S3A", "abfs": "ABFS", "abfss": "ABFSS", "az": "AZ"}
+_said: set[str] = set()
+
+
+def watch_command(url: str) -> str | None:
+    """The command for a TensorBoard that follows a live run; None where the plain one does.
+
+    Example:
+        >>> print(watch_command("abfs://bucket/logs"))
+        FSSPEC_ABFS='{"use_listings_cache": false}' tensorboard --logdir abfs://bucket/logs
+        >>> watch_command("/tmp/logs") is None
+        True
+    """
+    protocol = url.partition("://")[0] if "://" in url else ""
+    if protocol not in _LISTING_CACHED:
+        return None
+    if protocol == "s3" and importlib.util.find_spec("boto3") is not None:
+        return None
+    option = json.dumps({"use_listings_cache": False})
+    return f"FSSPEC_{_LISTING_CACHED[protocol]}='{option}' tensorboard --logdir {safe_url(url)}"
+
+
+def say_how_to_watch(uploads: Uploads, save_dir: str) -> None:
+    """Logs that command, once a protocol and process.
+
+    Example:
+        >>> say_how_to_watch(Uploads("memory://logs"), "memory://logs")
+    """
+    command = None if uploads.is_local else watch_command(save_dir)
+    protocol = save_dir.partition("://")[0]
+    if command is not None and protocol not in _said:
+        _said.add(protocol)
+        logging.getLogger("jaxlog").warning(
+            "a plain TensorBoard on %s:// shows nothing new of a live run, for it keeps its first "
+            "listing; start it by: %s", protocol, command,
+        )  # fmt: skip
