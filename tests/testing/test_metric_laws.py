@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,7 +26,7 @@ def _foreign(module: str, make: Callable[[Any, Any, Any], Any]) -> Callable[[], 
     def states() -> list[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of their own dependencies
-            library = importlib.import_module(module)
+            library = pytest.importorskip(module)
         return [as_metric(make(library, x, y)) for x, y in zip(X, LABELS, strict=True)]
 
     return states
