@@ -92,7 +92,7 @@ default_role = "py:obj"
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", r".*"),  # the backticks above: most are code, and no reference
-    ("py:.*", r"(jax|np|numpy|optax|fsspec|matplotlib|collections|types|typing|os)\..*"),
+    ("py:.*", r"(jax|np|numpy|optax|fsspec|matplotlib|collections|types|typing|os|pathlib)\..*"),
     ("py:class", r"jaxlog\.logs\.schema\..*|Reduce|Figure|A DataFrame|the backend"),
 ]
 

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from jaxlog.errors import LoggerError
@@ -16,6 +16,7 @@ from jaxlog.storage.block import Block, Row
 from jaxlog.storage.exit import close_at_sigterm
 from jaxlog.storage.hyperparams import Hyperparams, flat_params
 from jaxlog.storage.sink import Sink
+from jaxlog.storage.summaries import Summary
 from jaxlog.storage.uploads import Uploads
 from jaxlog.storage.versions import RunDirectory
 from jaxlog.storage.writer import BackgroundWriter
@@ -164,6 +165,14 @@ class FileLogger(Logger):
         if checked:
             self._writer().write(Row.of(checked, 0, now), scalars=len(checked))
 
+    def _log_summary(self, tag: str, step: int | None, build: Callable[[], Any]) -> None:
+        if not isinstance(tag, str):
+            raise LoggerError(f"a tag is a string, but got {tag!r} of type {type(tag).__name__}")
+        name = f"{self._prefix}-{tag}" if self._prefix else tag
+        item = Summary(name, checked_step(step, self._next_step), time.time(), build)
+        self._writer().write(item)
+        self._next_step = item.step + 1
+
     def flush(self, timeout: float | None = None) -> None:
         """Everything logged so far is on storage when this returns.
 
@@ -235,6 +244,8 @@ class FileLogger(Logger):
                 step = after.step
             case Block():
                 step = int(after.steps[0])
+            case Summary():
+                step = after.step
             case _:
                 step = 0
         return self._row({_DROPPED: dropped}, step)

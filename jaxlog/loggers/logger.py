@@ -68,6 +68,46 @@ class Logger:
     def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None) -> None:
         """Records the hyperparameters of the run; a logger may have no place for them."""
 
+    def log_histogram(
+        self, tag: str, values: Any, step: int | None = None, *, edges: Any = None
+    ) -> None:
+        """Records how numbers are distributed; a logger may have no place for that.
+
+        Args:
+            tag: the name.
+            values: real numbers of any shape. With `edges`, counts of one more than edges.
+            step: at least 0; without one, the step after the last.
+            edges: increasing; of counts below the first, between edges, and above the last.
+        """
+
+    def log_image(
+        self, tag: str, image: Any, step: int | None = None, *, dataformats: str | None = None
+    ) -> None:
+        """Records a picture; a logger may have no place for it.
+
+        Args:
+            tag: the name.
+            image: uint8 from 0 to 255 or float from 0 to 1; [H, W], [H, W, C] or [N, H, W, C]
+                with 1, 3 or 4 channels.
+            step: at least 0; without one, the step after the last.
+            dataformats: the order of the axes where it is another, such as "CHW".
+        """
+
+    def log_text(self, tag: str, text: str, step: int | None = None) -> None:
+        """Records text, shown as Markdown; a logger may have no place for it."""
+
+    def log_audio(
+        self, tag: str, samples: Any, step: int | None = None, *, sample_rate: int
+    ) -> None:
+        """Records sound; a logger may have no place for it.
+
+        Args:
+            tag: the name.
+            samples: float from -1 to 1; [frames] or [frames, channels] with 1 or 2 channels.
+            step: at least 0; without one, the step after the last.
+            sample_rate: frames a second.
+        """
+
     def flush(self) -> None:
         """Everything logged so far is on storage when this returns."""
 

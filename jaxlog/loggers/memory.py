@@ -6,6 +6,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from jaxlog.loggers.logger import Logger, checked_metrics, checked_step
 from jaxlog.storage.block import Block
 from jaxlog.storage.hyperparams import flat_params
@@ -19,6 +21,9 @@ class MemoryLogger(Logger):
     Attributes:
         blocks: what was logged, as it came.
         hyperparams: all hyperparameters, flat.
+        media: `(kind, tag, step, value)` of what is no scalar; the kind is "histogram", "image",
+            "text" or "audio". The value of a histogram is what `log_histogram` got, with `edges`
+            `(counts, edges)`.
         lanes: by name, what each lane of a `Loop(lanes=...)` logged.
 
     Example:
@@ -31,6 +36,7 @@ class MemoryLogger(Logger):
     def __init__(self) -> None:
         self.blocks: list[Block] = []
         self.hyperparams: dict[str, Any] = {}
+        self.media: list[tuple[str, str, int | None, Any]] = []
         self.lanes: dict[str, MemoryLogger] = {}
         self._lock = threading.Lock()
 
@@ -69,3 +75,32 @@ class MemoryLogger(Logger):
         self.hyperparams.update(flat_params(params))
         if metrics:
             self.log_metrics(metrics, 0)
+
+    def log_histogram(
+        self, tag: str, values: Any, step: int | None = None, *, edges: Any = None
+    ) -> None:
+        """Keeps a copy."""
+        kept = np.array(values) if edges is None else (np.array(values), np.array(edges))
+        self._keep("histogram", tag, step, kept)
+
+    def log_image(
+        self, tag: str, image: Any, step: int | None = None, *, dataformats: str | None = None
+    ) -> None:
+        """Keeps a copy, its axes in the order they came."""
+        del dataformats
+        self._keep("image", tag, step, np.array(image))
+
+    def log_text(self, tag: str, text: str, step: int | None = None) -> None:
+        """Keeps it."""
+        self._keep("text", tag, step, text)
+
+    def log_audio(
+        self, tag: str, samples: Any, step: int | None = None, *, sample_rate: int
+    ) -> None:
+        """Keeps a copy, without its rate."""
+        del sample_rate
+        self._keep("audio", tag, step, np.array(samples))
+
+    def _keep(self, kind: str, tag: str, step: int | None, value: Any) -> None:
+        with self._lock:
+            self.media.append((kind, tag, None if step is None else checked_step(step, 0), value))

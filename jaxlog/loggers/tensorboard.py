@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxlog.loggers.file_logger import FileLogger
+from jaxlog.storage import summaries
 from jaxlog.storage.event_sink import EventSink
 from jaxlog.storage.uploads import Uploads
 from jaxlog.storage.versions import RunDirectory
@@ -85,6 +86,82 @@ class TensorBoardLogger(FileLogger):
         )
         self._start_step = start_step
         self._status = "success"
+
+    def log_histogram(
+        self,
+        tag: str,
+        values: Any,
+        step: int | None = None,
+        *,
+        edges: Any = None,
+        bins: int | str = 64,
+    ) -> None:
+        """Records how numbers are distributed, for TensorBoard's Histograms and Distributions.
+
+        Args:
+            tag: the name.
+            values: real numbers of any shape; those that are not finite are left out. With
+                `edges`, counts of one more than edges.
+            step: at least 0; without one, the step after the last.
+            edges: increasing; of counts below the first, between edges, and above the last.
+            bins: as `numpy.histogram` takes it, without `edges`.
+
+        Raises:
+            LoggerError: not real numbers, or edges that do not fit.
+            WriteError: storage refused what was logged before; this call recorded nothing.
+
+        Example:
+            >>> with TensorBoardLogger("memory://histograms") as logger:
+            ...     logger.log_histogram("weights", [0.1, 0.2, 0.2], step=0)
+        """
+        if edges is None:
+            self._log_summary(tag, step, summaries.histogram(tag, values, bins))
+        else:
+            self._log_summary(tag, step, summaries.bucket_counts(tag, values, edges))
+
+    def log_image(
+        self, tag: str, image: Any, step: int | None = None, *, dataformats: str | None = None
+    ) -> None:
+        """Records a picture, or a batch of them as a grid. Needs pillow.
+
+        Args:
+            tag: the name.
+            image: uint8 from 0 to 255 or float from 0 to 1; [H, W], [H, W, C] or [N, H, W, C]
+                with 1, 3 or 4 channels.
+            step: at least 0; without one, the step after the last.
+            dataformats: the order of the axes where it is another, such as "CHW".
+
+        Raises:
+            LoggerError: a shape or a dtype that is no picture.
+            WriteError: storage refused what was logged before; this call recorded nothing.
+        """
+        self._log_summary(tag, step, summaries.image(tag, image, dataformats))
+
+    def log_text(self, tag: str, text: str, step: int | None = None) -> None:
+        """Records text, which TensorBoard shows as Markdown.
+
+        Raises:
+            LoggerError: no string.
+            WriteError: storage refused what was logged before; this call recorded nothing.
+        """
+        self._log_summary(tag, step, summaries.text(tag, text))
+
+    def log_audio(
+        self, tag: str, samples: Any, step: int | None = None, *, sample_rate: int
+    ) -> None:
+        """Records sound.
+
+        Args:
+            tag: the name.
+            samples: float from -1 to 1; [frames] or [frames, channels] with 1 or 2 channels.
+            step: at least 0; without one, the step after the last.
+            sample_rate: frames a second.
+
+        Raises:
+            LoggerError: a shape or a dtype that is no sound.
+            WriteError: storage refused what was logged before; this call recorded nothing.
+        """
+        self._log_summary(tag, step, summaries.audio(tag, samples, sample_rate))
 
     def finalize(self, status: str) -> None:
         """Closes; TensorBoard's HParams page shows `status`, "success" or "failed"."""

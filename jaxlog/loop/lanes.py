@@ -63,10 +63,19 @@ class PerLane:
 
     def write_block(self, block: Block) -> None:
         """Writes each lane's columns, and to all what no lane logged."""
+        for name, logger in self._parts().items():
+            logger.write_block(self._part(block, name))
+
+    def _parts(self) -> Mapping[str, Any]:
         if not self._lanes:
             self._lanes = {name: self._logger.for_lane(name) for name in self._names}
-        for name, logger in self._lanes.items():
-            logger.write_block(self._part(block, name))
+        return self._lanes
+
+    def log_histogram(self, tag: str, values: Any, step: int, *, edges: Any) -> None:
+        """Hands a lane's own to it, and to all what no lane logged."""
+        for name, logger in self._parts().items():
+            if not tag.endswith(tuple(f"/{n}" for n in self._names if n != name)):
+                logger.log_histogram(tag.removesuffix(f"/{name}"), values, step, edges=edges)
 
     def _part(self, block: Block, lane: str) -> Block:
         ending, others = f"/{lane}", tuple(f"/{n}" for n in self._names if n != lane)

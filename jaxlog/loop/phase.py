@@ -14,6 +14,7 @@ from jaxlog.logs import Options
 from jaxlog.logs.tape import Column
 from jaxlog.loop.accumulators import Accumulator
 from jaxlog.loop.devices import logged
+from jaxlog.loop.histograms import BucketRow, bucket_rows
 from jaxlog.loop.lanes import means_over_lanes
 from jaxlog.loop.names import Key
 from jaxlog.loop.nonfinite import NonFiniteWatch
@@ -42,6 +43,7 @@ class Phase:
         is_complete: whether its data ran out, rather than being left by break.
         deferred: what epoch hooks logged on the host, perhaps still on its way from the device.
         written: how many rows of per-step values were handed to the loggers.
+        histograms: of metrics that count into buckets, for the loggers.
     """
 
     stage: str
@@ -54,6 +56,7 @@ class Phase:
     is_complete: bool = False
     deferred: list[HostValue] = dataclasses.field(default_factory=list)
     written: int = 0
+    histograms: list[BucketRow] = dataclasses.field(default_factory=list)
     _open_row: Table | None = None
 
     @property
@@ -122,6 +125,8 @@ class Phase:
                     table.set_key(key, rows, values)
                 else:
                     table.fold_key(key, rows, values, column.weights(window.sizes_of(batches)))
+        if options.on_step and options.logger and self._due(window.rows).any():
+            self.histograms += bucket_rows(key.step_tag, window.steps[-1], state)
         if options.on_epoch and kept.any():
             accumulator = self.accumulator(key.name, options, key.suffix)
             if state is None:
@@ -159,6 +164,11 @@ class Phase:
         return self.accumulators.setdefault((name, suffix), Accumulator(options))
 
     # ---- giving out -----------------------------------------------------------------------------
+
+    def take_histograms(self) -> list[BucketRow]:
+        """Those that the loggers have not got yet."""
+        taken, self.histograms = self.histograms, []
+        return taken
 
     def _rows(self, window: Window, table: Table, results: Results) -> Block | None:
         latest = [(key, table.last(tag)) for tag, key in table.keys.items()]
@@ -208,6 +218,10 @@ class Phase:
         assert self.end is not None  # rows of running phases are nobody's business
         values = {key.epoch_tag: value for key, value in self.epoch_values() if key.options.logger}
         step, time = self.end
+        for (name, suffix), one in self.accumulators.items():
+            if one.options.on_epoch and one.options.logger:
+                tag = Key(name, one.options, suffix).epoch_tag
+                self.histograms += bucket_rows(tag, step, one.metric)
         return epoch_block(values, step, time, float(self.epoch))
 
 

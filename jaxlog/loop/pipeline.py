@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxlog.loop.drain import Drain
+from jaxlog.loop.histograms import BucketRow
 from jaxlog.loop.nonfinite import NonFiniteWatch
 from jaxlog.loop.phase import Phase
 from jaxlog.loop.point import Point
@@ -73,10 +74,13 @@ class Pipeline:
     def _process(self, keep: int) -> None:
         first: Exception | None = None
         while self._queue and (self._windows > keep or not isinstance(self._queue[0], Window)):
-            block = self._take_in(self._queue.popleft())
+            item = self._queue.popleft()
+            block = self._take_in(item)
+            phase = item.phase if isinstance(item, Window) else item
+            rows = phase.take_histograms() if isinstance(phase, Phase) else []
             try:
-                if block is not None:
-                    self._each(functools.partial(_write_block, block=block))
+                if block is not None or rows:
+                    self._each(functools.partial(_write, block=block, histograms=rows))
             except Exception as error:  # noqa: BLE001 - what is queued still goes to the others
                 first = first or error
         if first is not None:
@@ -138,8 +142,12 @@ def _close(logger: Any, status: str) -> None:
         _call(logger, "close")
 
 
-def _write_block(logger: Any, block: Block) -> None:
-    """Hands a block to a logger; a plain object need only have `log_metrics`."""
+def _write(logger: Any, block: Block | None, histograms: Sequence[BucketRow]) -> None:
+    """Hands all to a logger; a plain object need only have `log_metrics`."""
+    for row in histograms:
+        row.write(logger)
+    if block is None:
+        return
     if hasattr(logger, "write_block"):
         logger.write_block(block)
     else:

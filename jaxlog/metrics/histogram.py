@@ -23,6 +23,9 @@ __all__ = ["Histogram"]
 class Histogram(Metric):
     """Counts of values between fixed edges. As a logged number it is their mean.
 
+    A `Loop` also hands the counts to loggers, for TensorBoard's Histograms: those of an epoch, and
+    with `on_step=True` those of all the steps since the loop last wrote.
+
     Attributes:
         edges: static; increasing. Bucket 0 lies below the first, bucket i between edge `i - 1`
             (within) and edge `i` (without), the last above the last edge.
@@ -86,6 +89,10 @@ class Histogram(Metric):
         counts = jnp.bincount(chosen, length=size + 1)[:-1].astype(jnp.int32)
         total = jnp.where(kept, array, jnp.zeros_like(array)).sum()
         return cls(edges=fixed, counts=counts, total=total)
+
+    def buckets(self) -> tuple[Any, Any]:
+        """`(edges, counts)`; a metric that has this method is shown as a histogram."""
+        return np.asarray(self.edges), self.counts
 
     def compute(self) -> Any:
         """The mean of the values: float, shape (); NaN of none."""

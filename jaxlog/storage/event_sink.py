@@ -10,6 +10,7 @@ from jaxlog.storage.block import Block, Row, blocks_of
 from jaxlog.storage.files import EventFile
 from jaxlog.storage.hyperparams import Hyperparams, HyperparamsFile, session_end, session_start
 from jaxlog.storage.records import scalar_records
+from jaxlog.storage.summaries import Summary
 from jaxlog.storage.uploads import Uploads
 
 __all__ = ["EventSink"]
@@ -60,7 +61,7 @@ class EventSink:
         """Seconds until the store is to be asked again; None when nothing waits for it."""
         return self._uploads.retry_secs
 
-    def write(self, items: Sequence[Block | Row | Hyperparams]) -> None:
+    def write(self, items: Sequence[Block | Row | Hyperparams | Summary]) -> None:
         """Takes items in order; they are on storage after the next `flush`."""
         for is_scalars, group in groupby(items, lambda item: isinstance(item, Block | Row)):
             alike = list(group)
@@ -69,6 +70,8 @@ class EventSink:
             for item in alike:
                 if isinstance(item, Hyperparams):
                     self._write_hyperparams(item)
+                elif isinstance(item, Summary):
+                    self._events.append(item.record())
 
     def flush(self) -> None:
         """Puts everything taken on storage; what fails is kept for the next time."""
