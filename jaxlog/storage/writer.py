@@ -25,6 +25,7 @@ from jaxlog.storage.uploads import SpooledError
 __all__ = ["BackgroundWriter"]
 
 _RETRY_SECS = 1.0  # when a store is away and its sink does not say for how long
+_IDLE_SECS = 1.0  # an idle thread looks for rows no more often than this
 _ALIVE_CHECK_SECS = 1.0  # a waiting caller looks this often whether the thread still lives
 
 
@@ -93,6 +94,8 @@ class BackgroundWriter:
         self._deferred = False  # its store did not take what it was given last
         self._lost = 0  # scalars the sink could not take, since the last error raised
         self._waiting_for_room = 0
+        self._needs_alarm = flush_secs < _IDLE_SECS
+        self._called = False  # the thread was woken, and has not looked yet
         self._oldest = 0.0  # when the first row that waits came, or was last tried
         self._last_write = float("-inf")
         self._asked = self._done = 0  # flushes
@@ -139,8 +142,10 @@ class BackgroundWriter:
             if first:
                 self._oldest = self._clock()
             self._accepted.add(item, rows, scalars)
-            # The first row sets the thread's alarm; the rows after it need no wake-up until enough.
-            if first or self._accepted.rows >= self._max_queue:
+            # To wake the thread costs more than all else here, so it is called once for a batch.
+            is_due = self._accepted.rows >= self._max_queue or (first and self._needs_alarm)
+            if is_due and not self._called:
+                self._called = True
                 self._changed.notify_all()
 
     def flush(self, timeout: float | None = None) -> None:
@@ -248,6 +253,7 @@ class BackgroundWriter:
 
     def _take_error(self) -> WriteError:
         cause, self._error = self._error, None
+        self._called = False  # what was kept is tried again
         lost, self._lost = self._lost, 0
         if isinstance(cause, SpooledError):
             return WriteError(str(cause))
@@ -285,7 +291,12 @@ class BackgroundWriter:
         """Waits until there is something to do and does it; whether that was the last time."""
         with self._changed:
             while (wait := self._seconds_until_due()) != 0:
-                self._changed.wait(wait)
+                self._called = False
+                # Rows that come to an idle thread wake it only when they are many: it looks by
+                # itself before the first of them could be due.
+                idle = None if self._needs_alarm else self._flush_secs
+                self._changed.wait(idle if wait is None else wait)
+            self._called = False
             closing = self._closed
             # While the store is away the queue stays where its length is bounded.
             again = self._deferred and not closing
