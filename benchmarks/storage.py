@@ -66,7 +66,7 @@ def add_scalar(writer_class: Any) -> Callable[[str, int, int], None]:
 
 def log_metrics(path: str, tags: int, steps: int) -> None:
     names = tags_of(tags)
-    with jaxlog.TensorBoardLogger(path, "", 0) as logger:
+    with jaxlog.TensorBoardLogger(path, "", "") as logger:
         for step in range(steps):
             logger.log_metrics(dict.fromkeys(names, step * 0.5), step)
 
@@ -75,7 +75,7 @@ def write_blocks(path: str, tags: int, steps: int, rows: int = 500) -> None:
     """As the loop hands them over: all tags, many steps, float64."""
     names, times = tags_of(tags), np.full(rows, time.time())
     values = np.random.default_rng(0).random((rows, tags))
-    with jaxlog.TensorBoardLogger(path, "", 0) as logger:
+    with jaxlog.TensorBoardLogger(path, "", "") as logger:
         for start in range(0, steps, rows):
             logger.write_block(Block(names, np.arange(start, start + rows), times, values))
 
@@ -130,7 +130,7 @@ def bench_caller() -> Iterator[Row]:
     row = dict.fromkeys(names, 0.5)
     ours, theirs, p99 = [], [], []
     for _ in range(REPEATS):
-        with folder() as path, jaxlog.TensorBoardLogger(path, "", 0) as logger:
+        with folder() as path, jaxlog.TensorBoardLogger(path, "", "") as logger:
             logger.log_metrics(row, 0)
             times = []
             for step in range(1, calls):
@@ -181,7 +181,7 @@ def bench_loop() -> Iterator[Row]:
     ratios, tails = [], []
     for _ in range(REPEATS):
         plain = durations(lambda _: None)
-        with folder() as path, jaxlog.TensorBoardLogger(path, "", 0) as logger:
+        with folder() as path, jaxlog.TensorBoardLogger(path, "", "") as logger:
             logged = durations(lambda step: logger.log_metrics(row, step))
         ratios.append(logged.sum() / plain.sum() - 1)
         tails.append(np.quantile(logged, 0.999) / np.quantile(plain, 0.999))

@@ -43,6 +43,8 @@ class TensorBoardLogger(FileLogger):
         flush_on_sigterm: whether what was logged is saved when the process is told to end.
         start_step: the step at which a run resumes in a directory it wrote before; TensorBoard
             then drops what was logged from there on.
+        fsync: whether each write waits until a local disk has it. What was written survives the end
+            of the process without it, a loss of power only with it.
         storage_options: passed to the filesystem, such as credentials.
 
     Raises:
@@ -71,6 +73,7 @@ class TensorBoardLogger(FileLogger):
         spool_dir: str | os.PathLike[str] | None = None,
         flush_on_sigterm: bool = False,
         start_step: int | None = None,
+        fsync: bool = False,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         directory = RunDirectory(save_dir, name, version, sub_dir, storage_options)
@@ -85,6 +88,7 @@ class TensorBoardLogger(FileLogger):
             flush_on_sigterm=flush_on_sigterm,
         )
         self._start_step = start_step
+        self._fsync = fsync
         self._status = "success"
 
     def log_histogram(
@@ -170,4 +174,9 @@ class TensorBoardLogger(FileLogger):
 
     def _make_sink(self, uploads: Uploads) -> EventSink:
         say_how_to_watch(uploads, self.save_dir)
-        return EventSink(uploads, start_step=self._start_step, status=lambda: self._status)
+        return EventSink(
+            uploads,
+            start_step=self._start_step,
+            status=lambda: self._status,
+            fsync=self._fsync,
+        )

@@ -26,6 +26,7 @@ class EventSink:
         uploads: the run's directory.
         start_step: as `EventFile` takes it.
         status: how the run ended, "success" or "failed"; asked for at the end.
+        fsync: as `EventFile` takes it.
 
     Example:
         >>> sink = EventSink(Uploads("memory://event_sink"))
@@ -39,9 +40,10 @@ class EventSink:
         *,
         start_step: int | None = None,
         status: Callable[[], str] = lambda: "success",
+        fsync: bool = False,
     ) -> None:
         self._uploads = uploads
-        self._events = EventFile(uploads, start_step=start_step)
+        self._events = EventFile(uploads, start_step=start_step, fsync=fsync)
         self._hyperparams = HyperparamsFile(uploads)
         self._has_session = False
         self._status = status

@@ -40,6 +40,7 @@ class EventFile:
             sessions logged from there on. None or 0 for a fresh run.
         segment_bytes: size after which a segment is followed by another (not on a local disk).
             It grows by as much every 256 segments, to keep the files of a long run few.
+        fsync: whether a flush waits until a local disk has it, so that it survives a loss of power.
         clock: the time in seconds since the epoch.
 
     Raises:
@@ -62,6 +63,7 @@ class EventFile:
         *,
         start_step: int | None = None,
         segment_bytes: int = _SEGMENT_BYTES,
+        fsync: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if start_step is not None and start_step < 0:
@@ -74,7 +76,7 @@ class EventFile:
         self._clock = clock
         self._stem: str | None = None  # chosen by the first flush
         self._number = 0
-        self._local = _LocalFile(self._directory) if self._uploads.is_local else None
+        self._local = _LocalFile(self._directory, fsync=fsync) if self._uploads.is_local else None
         self._segment = bytearray()  # of the current segment; on a disk, what is not written yet
         self._saved = 0  # of its bytes; always 0 on a disk
 
@@ -163,8 +165,9 @@ class EventFile:
 class _LocalFile:
     """A file made exclusively; what is written there is whole."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, fsync: bool) -> None:
         self._directory = Path(directory)
+        self._fsync = fsync
         self._file: io.FileIO | None = None
         self.size = 0
 
@@ -172,12 +175,26 @@ class _LocalFile:
         if self._file is None:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._file = (self._directory / name).open("xb", buffering=0)
+            if self._fsync:
+                _sync_directory(self._directory)
         append_whole(self._file, data)
+        if self._fsync:
+            os.fsync(self._file.fileno())
         self.size += len(data)
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _sync_directory(path: Path) -> None:
+    """Makes the name of a new file last, where the system lets directories be opened."""
+    if os.name == "posix":
+        directory = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 def _stem(start: int) -> str:

@@ -25,6 +25,7 @@ from jaxlog.storage.uploads import SpooledError
 __all__ = ["BackgroundWriter"]
 
 _RETRY_SECS = 1.0  # when a store is away and its sink does not say for how long
+_GATHER_SECS = 0.1  # between two writes that nobody waits for
 _IDLE_SECS = 1.0  # an idle thread looks for rows no more often than this
 _ALIVE_CHECK_SECS = 1.0  # a waiting caller looks this often whether the thread still lives
 
@@ -32,8 +33,8 @@ _ALIVE_CHECK_SECS = 1.0  # a waiting caller looks this often whether the thread 
 class BackgroundWriter:
     """Writes to `sink` from one daemon thread, started by the first write.
 
-    It writes when `max_queue` rows wait, when the oldest has waited `flush_secs`, and when someone
-    flushes. An error of the sink is raised once, as `WriteError`, by the next `write`, `flush` or
+    It writes when `max_queue` rows wait (ten times a second at most), when the oldest has waited
+    `flush_secs`, and when someone flushes. An error of the sink is raised once, as `WriteError`, by the next `write`, `flush` or
     `close`; a `write` that raises has taken nothing. A store that is merely away for a while is no
     error: the sink says when it wants to try again, and a flush waits as long. A writer that nobody
     closed is closed when the interpreter exits.
@@ -95,7 +96,7 @@ class BackgroundWriter:
         self._lost = 0  # scalars the sink could not take, since the last error raised
         self._waiting_for_room = 0
         self._needs_alarm = flush_secs < _IDLE_SECS
-        self._called = False  # the thread was woken, and has not looked yet
+        self._called = False  # the thread knows that there are rows enough
         self._oldest = 0.0  # when the first row that waits came, or was last tried
         self._last_write = float("-inf")
         self._asked = self._done = 0  # flushes
@@ -143,9 +144,9 @@ class BackgroundWriter:
                 self._oldest = self._clock()
             self._accepted.add(item, rows, scalars)
             # To wake the thread costs more than all else here, so it is called once for a batch.
-            is_due = self._accepted.rows >= self._max_queue or (first and self._needs_alarm)
-            if is_due and not self._called:
-                self._called = True
+            enough = self._accepted.rows >= self._max_queue and not self._called
+            if enough or (first and self._needs_alarm):
+                self._called = self._called or enough
                 self._changed.notify_all()
 
     def flush(self, timeout: float | None = None) -> None:
@@ -291,7 +292,6 @@ class BackgroundWriter:
         """Waits until there is something to do and does it; whether that was the last time."""
         with self._changed:
             while (wait := self._seconds_until_due()) != 0:
-                self._called = False
                 # Rows that come to an idle thread wake it only when they are many: it looks by
                 # itself before the first of them could be due.
                 idle = None if self._needs_alarm else self._flush_secs
@@ -354,6 +354,11 @@ class BackgroundWriter:
         # After a failure the caller hears of it first.
         if self._accepted.rows and self._error is None and not self._deferred:
             pause = self._last_write + self._sink.min_interval_secs - now
-            full = self._accepted.rows >= self._max_queue or self._waiting_for_room
-            waits.append(pause if full else max(pause, self._oldest + self._flush_secs - now))
+            due = self._oldest + self._flush_secs - now
+            if self._waiting_for_room:
+                due = pause
+            elif self._accepted.rows >= self._max_queue:
+                # In a fast loop many rows come at once, and cost together little more than one.
+                due = min(due, self._last_write + _GATHER_SECS - now)
+            waits.append(max(pause, due))
         return max(0.0, min(waits)) if waits else None

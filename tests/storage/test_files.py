@@ -232,3 +232,16 @@ def test_a_write_that_takes_less_goes_on(tmp_path) -> None:
     events.append(records(range(1, 20)))
     events.close()
     assert steps_of(str(tmp_path)) == list(range(20))
+
+
+@pytest.mark.parametrize("fsync", [False, True])
+def test_fsync_is_asked_for_at_each_flush_and_for_the_name(tmp_path, monkeypatch, fsync) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(files_module.os, "fsync", synced.append)
+    events = EventFile(str(tmp_path), fsync=fsync)
+    for step in range(3):
+        events.append(records([step]))
+        events.flush()
+    assert len(synced) == (4 if fsync else 0)
+    events.close()
+    assert steps_of(str(tmp_path)) == [0, 1, 2]
