@@ -34,10 +34,10 @@ class BackgroundWriter:
     """Writes to `sink` from one daemon thread, started by the first write.
 
     It writes when `max_queue` rows wait (ten times a second at most), when the oldest has waited
-    `flush_secs`, and when someone flushes. An error of the sink is raised once, as `WriteError`, by the next `write`, `flush` or
-    `close`; a `write` that raises has taken nothing. A store that is merely away for a while is no
-    error: the sink says when it wants to try again, and a flush waits as long. A writer that nobody
-    closed is closed when the interpreter exits.
+    `flush_secs`, and when someone flushes. An error of the sink is raised once, as `WriteError`, by
+    the next `write`, `flush` or `close`; a `write` that raises has taken nothing. A store that is
+    merely away for a while is no error: the sink says when it wants to try again, and a flush waits
+    as long. A writer that nobody closed is closed when the interpreter exits.
 
     Args:
         sink: what is written to.
