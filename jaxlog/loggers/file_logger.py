@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from jaxlog.errors import LoggerError
 from jaxlog.loggers.logger import NUMBERS, Logger, checked_metrics, checked_step
-from jaxlog.storage.block import Block, Row
+from jaxlog.storage.block import Block, Row, Rows
 from jaxlog.storage.exit import close_at_sigterm
 from jaxlog.storage.hyperparams import Hyperparams, flat_params
 from jaxlog.storage.sink import Sink
@@ -240,8 +240,8 @@ class FileLogger(Logger):
 
     def _drop_notice(self, dropped: int, after: Any) -> Row:
         match after:
-            case Row():
-                step = after.step
+            case Rows():
+                step = after.steps[0]
             case Block():
                 step = int(after.steps[0])
             case Summary():

@@ -1,4 +1,4 @@
-"""What the loop hands to a logger: `Block` (steps x tags) and `Row` (one step, not converted)."""
+"""What goes to files: `Block` (steps x tags), and `Row` and `Rows` (as given, not converted)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import functools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxlog.errors import LoggerError
 
-__all__ = ["Block", "Row", "blocks_of"]
+__all__ = ["Block", "Row", "Rows", "blocks_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +61,7 @@ class Block:
             [[0.5]]
         """
         now = time.time() if wall_time is None else wall_time
-        values = _numbers([list(metrics.values())], len(metrics))
+        values = _numbers(list(metrics.values())).reshape(1, len(metrics))
         return cls(tuple(metrics), np.array([step]), np.array([now]), values)
 
     def rows(self) -> Iterator[tuple[int, float, dict[str, float]]]:
@@ -103,7 +103,41 @@ class Row(NamedTuple):
         return cls(tuple(metrics), tuple(metrics.values()), step, wall_time)
 
 
-def blocks_of(items: Iterable[Block | Row]) -> Iterator[Block]:
+class Rows:
+    """Some rows of the same names, one after another, as they wait for the writer's thread.
+
+    All in a few lists: thousands of small objects that wait would set off Python's garbage
+    collector, which looks through everything that JAX keeps.
+
+    Attributes:
+        tags: the names.
+        values: of all rows, flat.
+        steps: one a row.
+        wall_times: one a row.
+
+    Example:
+        >>> rows = Rows(Row.of({"loss": 0.5}, 0, 0.0))
+        >>> rows.append(Row.of({"loss": 0.25}, 1, 0.0))
+        >>> rows.steps, rows.values
+        ([0, 1], [0.5, 0.25])
+    """
+
+    __slots__ = ("steps", "tags", "values", "wall_times")
+
+    def __init__(self, row: Row) -> None:
+        self.tags = row.tags
+        self.values: list[Any] = list(row.values)
+        self.steps = [row.step]
+        self.wall_times = [row.wall_time]
+
+    def append(self, row: Row) -> None:
+        """Adds a row of the same names."""
+        self.values.extend(row.values)
+        self.steps.append(row.step)
+        self.wall_times.append(row.wall_time)
+
+
+def blocks_of(items: Iterable[Block | Row | Rows]) -> Iterator[Block]:
     """The same rows in the same order, neighbours with the same tags in one block.
 
     Example:
@@ -111,30 +145,29 @@ def blocks_of(items: Iterable[Block | Row]) -> Iterator[Block]:
         >>> [block.values.tolist() for block in blocks_of(rows)]
         [[[0.0], [1.0]], [[2.0]]]
     """
-    for key, group in groupby(items, _tags_of_row):
+    for key, group in groupby(items, lambda item: None if isinstance(item, Block) else item.tags):
         if key is None:
             yield from (item for item in group if isinstance(item, Block))
             continue
-        rows = [item for item in group if isinstance(item, Row)]
+        parts = [Rows(item) if isinstance(item, Row) else item for item in group]
+        rows = [part for part in parts if isinstance(part, Rows)]
+        steps = list(chain.from_iterable(part.steps for part in rows))
+        times = list(chain.from_iterable(part.wall_times for part in rows))
+        values = _numbers(list(chain.from_iterable(part.values for part in rows)))
         yield Block(
             key,
-            np.array([row.step for row in rows], np.int64),
-            np.array([row.wall_time for row in rows], np.float64),
-            _numbers([row.values for row in rows], len(key)),
+            np.array(steps, np.int64),
+            np.array(times, np.float64),
+            values.reshape(len(steps), len(key)),
         )
 
 
-def _tags_of_row(item: Block | Row) -> tuple[str, ...] | None:
-    return item.tags if isinstance(item, Row) else None
-
-
-def _numbers(rows: Sequence[Sequence[Any]], width: int) -> np.ndarray:
-    """float64 [len(rows), width]; an integer beyond float64 is an infinity."""
+def _numbers(values: Sequence[Any]) -> np.ndarray:
+    """float64 [len(values)]; an integer beyond float64 is an infinity."""
     try:
-        array = np.array(rows, np.float64)
+        return np.array(values, np.float64)
     except OverflowError:
-        array = np.array([[_float(value) for value in row] for row in rows], np.float64)
-    return array.reshape(len(rows), width)
+        return np.array([_float(value) for value in values], np.float64)
 
 
 def _float(value: Any) -> float:

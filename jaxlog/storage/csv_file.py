@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from jaxlog.storage.block import Block, Row, blocks_of
+from jaxlog.storage.block import Block, Row, Rows, blocks_of
 from jaxlog.storage.filesystem import append_whole, join_url
 from jaxlog.storage.hyperparams import Hyperparams, HyperparamsFile
 from jaxlog.storage.outage import StoreAwayError
@@ -65,9 +65,9 @@ class CSVFile:
         """Seconds until the store is to be asked again; None when nothing waits for it."""
         return self._uploads.retry_secs
 
-    def write(self, items: Sequence[Block | Row | Hyperparams]) -> None:
+    def write(self, items: Sequence[Block | Row | Rows | Hyperparams]) -> None:
         """Takes items in order; they are on storage after the next `flush`."""
-        for block in blocks_of(item for item in items if isinstance(item, Block | Row)):
+        for block in blocks_of(item for item in items if isinstance(item, Block | Row | Rows)):
             self._waiting.extend((step, row) for step, _, row in block.rows())
         for item in items:
             if isinstance(item, Hyperparams):

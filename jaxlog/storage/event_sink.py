@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
-from jaxlog.storage.block import Block, Row, blocks_of
+from jaxlog.storage.block import Block, Row, Rows, blocks_of
 from jaxlog.storage.files import EventFile
 from jaxlog.storage.hyperparams import Hyperparams, HyperparamsFile, session_end, session_start
 from jaxlog.storage.records import scalar_records
@@ -63,12 +63,12 @@ class EventSink:
         """Seconds until the store is to be asked again; None when nothing waits for it."""
         return self._uploads.retry_secs
 
-    def write(self, items: Sequence[Block | Row | Hyperparams | Summary]) -> None:
+    def write(self, items: Sequence[Block | Row | Rows | Hyperparams | Summary]) -> None:
         """Takes items in order; they are on storage after the next `flush`."""
-        for is_scalars, group in groupby(items, lambda item: isinstance(item, Block | Row)):
+        for is_scalars, group in groupby(items, lambda item: isinstance(item, Block | Row | Rows)):
             alike = list(group)
             if is_scalars:
-                self._write_scalars(item for item in alike if isinstance(item, Block | Row))
+                self._write_scalars(item for item in alike if isinstance(item, Block | Row | Rows))
             for item in alike:
                 if isinstance(item, Hyperparams):
                     self._write_hyperparams(item)
@@ -89,7 +89,7 @@ class EventSink:
             self._events.close()
             self._hyperparams.flush()
 
-    def _write_scalars(self, items: Iterable[Block | Row]) -> None:
+    def _write_scalars(self, items: Iterable[Block | Row | Rows]) -> None:
         size = 0
         for block in blocks_of(items):
             for chunk in scalar_records(block):

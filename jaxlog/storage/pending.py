@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from jaxlog.storage.block import Row, Rows
+
 __all__ = ["Pending"]
+
+_MOST_ROWS = 64  # in one item: what is dropped for want of room is dropped by the item
 
 
 class Pending:
@@ -28,15 +32,30 @@ class Pending:
 
     def __init__(self, most_scalars: int) -> None:
         self._most = most_scalars
-        self._queue: deque[tuple[Any, int, int]] = deque()
+        self._queue: deque[list[Any]] = deque()  # of [item, rows, scalars]
+        self._open: Rows | None = None  # the last item, while it takes more rows
         self._queued_rows = self._queued_scalars = 0
         self.rows = 0
         self.scalars = 0
         self.dropped = 0  # scalars
 
     def add(self, item: Any, rows: int, scalars: int) -> None:
-        """Appends to the queue."""
-        self._queue.append((item, rows, scalars))
+        """Appends to the queue; a `Row` to the `Rows` of its names, if they were the last."""
+        if type(item) is not Row:
+            self._queue.append([item, rows, scalars])
+            self._open = None
+        elif (
+            (last := self._open) is not None
+            and last.tags is item.tags
+            and len(last.steps) < _MOST_ROWS
+        ):
+            last.append(item)
+            entry = self._queue[-1]
+            entry[1] += rows
+            entry[2] += scalars
+        else:
+            self._open = Rows(item)
+            self._queue.append([self._open, rows, scalars])
         self._queued_rows += rows
         self._queued_scalars += scalars
         self.rows += rows
@@ -48,6 +67,7 @@ class Pending:
 
     def drop_for(self, scalars: int) -> None:
         """Forgets from the front of the queue until so many more have room."""
+        self._open = None
         while self._queue and self.is_full_for(scalars):
             _, rows, dropped = self._queue.popleft()
             self._queued_rows -= rows
@@ -60,6 +80,7 @@ class Pending:
         """All items of the queue, which the sink then holds."""
         items = [item for item, _, _ in self._queue]
         self._queue.clear()
+        self._open = None
         self._queued_rows = self._queued_scalars = 0
         return items
 
