@@ -72,18 +72,15 @@ class LoopStep:
             HookError: no phase of this step's stage is running.
             SchemaError: a key is logged with other options than elsewhere in the stage.
         """
-        batch = self._recorder.begin_call(getattr(self, "__name__", "this step"))
+        recorder = self._recorder
+        batch = recorder.begin_call(self)
         if self._lanes and kwargs:
             raise LogArgumentError(
                 f"keyword arguments {sorted(kwargs)} to a step of Loop(lanes=...): jax.vmap knows "
                 f"axes of positional ones only; pass them by position"
             )
-        if self._compiled is None:
-            self._transform = transform_for(self._transform, self._fn, (args, kwargs))
-            self._compiled = self._compile(len(args))
         if self._recording is None:
-            self._placement = placement_of(jax.tree.leaves((args, kwargs)))
-            self._recording = self._fresh(Schema())
+            self._begin(args, kwargs)
         try:
             run = self._compiled(self._told(), *args, **kwargs)
         except SchemaMismatchError as mismatch:
@@ -94,12 +91,19 @@ class LoopStep:
         if self._lanes or (self._mapped and jax.process_count() > 1):
             self.last_rows = None  # not yet what will be shown: bars have it with the window
         self._batches.append(batch)
-        self._recorder.outputs = out
+        recorder.outputs = out
         if self._weighed is not None:
-            self._recorder.require_size(self._weighed)
-        if len(self._batches) == self._recorder.rows:
-            self._recorder.add_segment(self.take())
+            recorder.require_size(self._weighed)
+        if len(self._batches) == recorder.rows:
+            recorder.add_segment(self.take())
         return out
+
+    def _begin(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Makes ready for the first call."""
+        self._transform = transform_for(self._transform, self._fn, (args, kwargs))
+        self._compiled = self._compile(len(args))
+        self._placement = placement_of(jax.tree.leaves((args, kwargs)))
+        self._recording = self._fresh(Schema())
 
     def _told(self) -> Recording:
         """The recording, which knows whether this step is written if the step asks for it."""
@@ -118,8 +122,11 @@ class LoopStep:
             traced = self._captured.trace(
                 args, kwargs, keep_shards=not self._lanes, mapped=self._mapped
             )
-            cells, out = self._captured.run(recording.schema, traced, due=recording.due)
-            return (*recording.push(cells), out)
+            schema = recording.schema
+            cells, out = self._captured.run(schema, traced, due=recording.due)
+            recording, rows = recording.push(cells)
+            # Only a bar asks for the row of one step, and each result costs the caller time.
+            return recording, rows if schema.has_bar else None, out
 
         if self._lane_axes is not None:
             run = _over_lanes(run, *self._lane_axes)
