@@ -145,8 +145,8 @@ class Recorder:
         """
         if not self.in_batch:
             raise HookError(
-                f"{_name_of(step)}(...) logs in the {self.stage} stage, but no {self.stage} batch is "
-                f"running; call it inside: for batch in loop.{self.stage}(batches): ..."
+                f"{_name_of(step)}(...) logs in the {self.stage} stage, but no {self.stage} batch "
+                f"is running; call it inside: for batch in loop.{self.stage}(batches): ..."
             )
         self.calls += 1
         return len(self._window().steps) - 1
