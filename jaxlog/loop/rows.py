@@ -139,7 +139,7 @@ class Table:
         if present[-1].all():
             return self.values[-1], present[-1]
         at = self.size - 1 - np.argmax(present[::-1], axis=0)
-        return self.values[at, np.arange(len(at))], present.any(axis=0)
+        return self.values[at, np.arange(len(at))], np.asarray(present.any(axis=0))
 
     def without(self, tags: Collection[str]) -> Table:
         """This table without some tags."""
