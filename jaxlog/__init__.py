@@ -46,7 +46,7 @@ from jaxlog.errors import (
 )
 from jaxlog.loggers import CSVLogger, Logger, MemoryLogger, TensorBoardLogger
 from jaxlog.logs import Logs
-from jaxlog.loop import Callback, Loop, NonFinite
+from jaxlog.loop import Callback, Cost, Loop, NonFinite
 from jaxlog.metrics import (
     AUROC,
     Accuracy,
@@ -75,6 +75,7 @@ __all__ = [
     "Callback",
     "CaptureError",
     "ConfusionMatrix",
+    "Cost",
     "DeviceStatsMonitor",
     "EarlyStopping",
     "Histogram",

@@ -113,6 +113,11 @@ class FileLogger(Logger):
         """Where the files of this run are kept."""
         return self._directory.log_dir
 
+    @property
+    def pending(self) -> int:
+        """How many scalars were logged and are not on storage yet."""
+        return 0 if self._writer_made is None else self._writer_made.pending
+
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Records the values at `step`; without one, at the step after the last.
 

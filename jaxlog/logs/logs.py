@@ -195,7 +195,7 @@ class Logs:
         filler = np.broadcast_to(nothing, (self.tape.rows.shape[0], len(nothing)))
         rows = lax.concatenate([self.tape.rows, filler], 1)
         tape = Tape(rows, self.tape.steps)
-        totals = lax.dynamic_update_slice(wide.totals, self.totals, (0,))
+        totals = running.widen_totals(self.schema, schema, self.totals)
         return wide._replace(
             tape=tape,
             totals=totals,

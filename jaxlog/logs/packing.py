@@ -16,7 +16,7 @@ from jax import lax
 
 from jaxlog.logs.roles import Role
 
-__all__ = ["offsets", "pack", "pack_host", "unpack", "unpack_host"]
+__all__ = ["offsets", "pack", "pack_host", "stack", "unpack", "unpack_host"]
 
 # Measured on CPU: a chain of selects over at most this many words fuses into one kernel; longer
 # chains grow quadratically, a concatenation of single words makes one kernel a word.
@@ -42,6 +42,13 @@ def pack(values: Sequence[jax.Array], roles: Sequence[Role]) -> jax.Array:
     if not chunks:
         return jnp.zeros((0,), jnp.int32)
     return chunks[0] if len(chunks) == 1 else lax.concatenate(chunks, 0)
+
+
+def stack(values: Sequence[jax.Array], role: Role) -> jax.Array:
+    """Scalars of one role as an array of its dtype, shape `(len(values),)`."""
+    words = pack(values, [role] * len(values))
+    bits = words if role.words == 1 else words.reshape(len(values), role.words)
+    return lax.bitcast_convert_type(bits, jnp.dtype(role.dtype))
 
 
 def _chunk(words: Sequence[jax.Array]) -> jax.Array:

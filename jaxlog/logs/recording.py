@@ -107,9 +107,14 @@ class Recording:
             shards = jax.tree.map(lambda x: _repeated(x, spread.size), part)
         return cls(schema, np.zeros((), np.int32), Part.empty(whole, rows), shards)
 
+    @property
+    def arrays(self) -> tuple[Any, Any, Any, Any]:
+        """All but the schema: `Recording(schema, *arrays)` is this again."""
+        return self.steps, self.whole, self.shards, self.due
+
     def tree_flatten(self) -> tuple[tuple[Any, ...], Schema]:
         """Arrays, then the static half."""
-        return (self.steps, self.whole, self.shards, self.due), self.schema
+        return self.arrays, self.schema
 
     @classmethod
     def tree_unflatten(cls, schema: Schema, children: Sequence[Any]) -> Self:

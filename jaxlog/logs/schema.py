@@ -7,6 +7,7 @@ into its *cells* (device values, one per role of `roles.py`) and so which column
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -229,6 +230,18 @@ class Schema:
 
     entries: tuple[Entry, ...] = ()
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        """Taken once: `jax.jit` asks for it at every call, and there may be a thousand entries."""
+        return hash(self.entries)
+
+    def __reduce__(self) -> Any:
+        # What is cached stays here: the hash of a string is another in the next process.
+        return type(self), (self.entries,)
+
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)
 
@@ -239,19 +252,34 @@ class Schema:
         """The entry of that name, if there is one."""
         return next((entry for entry in self.entries if entry.name == name), None)
 
-    @property
+    @functools.cached_property
     def words(self) -> int:
         """Width of a row of the tape in 32-bit words."""
         return sum(role.words for entry in self.entries for role in entry.columns)
 
-    @property
+    @functools.cached_property
     def lazy(self) -> bool:
         """Whether a step has to be told if it is one that is written."""
         return any(entry.lazy for entry in self.entries)
 
+    @functools.cached_property
+    def has_bar(self) -> bool:
+        """Whether a progress bar shows some value of each step."""
+        return any(e.options.prog_bar and e.options.on_step for e in self.entries)
+
+    @functools.cached_property
+    def on_mesh(self) -> Schema:
+        """The entries whose cells have an axis of shards in front."""
+        return Schema(tuple(entry for entry in self.entries if entry.on_mesh))
+
+    @functools.cached_property
+    def whole(self) -> Schema:
+        """The entries whose cells have no axis of shards."""
+        return Schema(tuple(entry for entry in self.entries if not entry.on_mesh))
+
     def part(self, *, on_mesh: bool) -> Schema:
-        """The entries whose cells have an axis of shards in front, or those without."""
-        return Schema(tuple(entry for entry in self.entries if entry.on_mesh == on_mesh))
+        """`on_mesh` or `whole`."""
+        return self.on_mesh if on_mesh else self.whole
 
     def with_entry(self, entry: Entry) -> Schema:
         """This schema with one more entry, joined to the one of its name if there is one."""

@@ -93,6 +93,9 @@ def merge_tapes(first: Tape, second: Tape) -> Tape:
 class Column:
     """What n steps logged under one name, on the host; arrays of shape `(n,)`.
 
+    Or under k names that are stored and reduced alike, arrays of shape `(n, k)`; then so are
+    results, and `entry` is one of theirs.
+
     Attributes:
         entry: the name and its options.
         cells: role name to values, in the dtype of the role.
@@ -115,7 +118,7 @@ class Column:
         counts = [self.cells[name] > 0 for name in ("units", "weight") if name in self.cells]
         if counts:
             return np.logical_or.reduce(counts)
-        return np.ones(len(next(iter(self.cells.values()), ())), bool)
+        return np.ones(np.shape(next(iter(self.cells.values()), ())), bool)
 
     def step_values(self, batch_sizes: np.ndarray | None = None) -> np.ndarray:
         """The value of each step: float64; NaN where it was not logged.
@@ -143,13 +146,15 @@ class Column:
         """
         if self.entry.metric is None and self.entry.options.reduce_fx == "mean":
             return self.means(batch_sizes)[1]
-        return np.asarray(batch_sizes, np.float64)
+        sizes, present = np.asarray(batch_sizes, np.float64), self.present()
+        return sizes if present.ndim == 1 else np.broadcast_to(sizes[:, None], present.shape)
 
     def means(self, batch_sizes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Weighted sums and weights of each step, float64, shape `(n,)`; 0 where not logged."""
         present = self.present()
         sizes = np.ones(len(present)) if batch_sizes is None else np.asarray(batch_sizes, float)
-        numerators, denominators = np.zeros(len(present)), np.zeros(len(present))
+        sizes = sizes[:, None] if present.ndim > 1 else sizes
+        numerators, denominators = np.zeros(present.shape), np.zeros(present.shape)
         cells = {name: values.astype(np.float64) for name, values in self.cells.items()}
         if "weight" in cells:
             weighted = cells.get("wtotal")
@@ -159,7 +164,7 @@ class Column:
             numerators += np.where(cells["weight"] > 0, weighted, 0.0)
             denominators += cells["weight"]
         if "total" in cells or "weight" not in cells:
-            units = cells.get("units", np.ones(len(present)))
+            units = cells.get("units", np.ones(present.shape))
             given = np.where(units > 0, sizes, 0.0)
             value = cells["total"] / np.maximum(units, 1) if "total" in cells else cells["raw"]
             with np.errstate(invalid="ignore"):

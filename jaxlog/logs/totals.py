@@ -2,28 +2,39 @@
 
 Sums are kept as pairs of float32 whose exact sum is the value (Knuth's two-sum, TAOCP 4.2.2), good
 for about 48 bits where one float32 has 24: a mean over a million bfloat16 steps, or a count beyond
-2**24, does not drift. A `Loop` does without these: it reduces on the host, in float64.
+2**24, does not drift. What reduces alike is one array, so that the program of a thousand keys is no
+larger than that of ten. A `Loop` does without these: it reduces on the host, in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from jaxlog.logs.cells import Cells, neutral, strong
-from jaxlog.logs.packing import pack, pack_host, unpack
+from jaxlog.logs.kinds import Kind, kinds_of
+from jaxlog.logs.packing import stack
 from jaxlog.logs.roles import Role
 from jaxlog.logs.schema import Entry, Schema
 
-__all__ = ["empty_totals", "fold_step", "merge_totals", "reduce_totals", "total_values"]
+__all__ = [
+    "empty_totals",
+    "fold_step",
+    "merge_totals",
+    "reduce_totals",
+    "total_values",
+    "widen_totals",
+]
 
 Pair = tuple[jax.Array, jax.Array]
-Totals = dict[str, dict[str, Any]]  # name -> role -> Pair (sums) or array (extrema)
+Totals = dict[str, Any]  # of one kind: role -> Pair (sums) or array (extrema), shape (k,)
 
 
 def _float(value: float) -> jax.Array:
@@ -45,7 +56,7 @@ def _add(a: Pair, b: Pair) -> Pair:
 
 
 def _pair(value: jax.Array) -> Pair:
-    """A scalar of any stored dtype as a pair, exact up to 48 bits."""
+    """Values of any stored dtype as a pair, exact up to 48 bits."""
     if value.dtype.itemsize == 8:
         value = strong(value, "float64")
     if jnp.issubdtype(value.dtype, jnp.floating):
@@ -65,53 +76,78 @@ def _sums(entry: Entry) -> tuple[str, ...]:
     return {"mean": ("num", "den"), "sum": ("num",)}.get(entry.options.reduce_fx, ())
 
 
-def _scalars(schema: Schema) -> list[Entry]:
-    return [entry for entry in schema if entry.metric is None]
+def _kinds(schema: Schema) -> list[Kind]:
+    return [kind for kind in kinds_of(schema) if kind.first.metric is None]
 
 
-def _layout(schema: Schema) -> list[Role]:
-    roles: list[Role] = []
-    for entry in _scalars(schema):
-        sums = _sums(entry)
-        roles += [Role(f"{name}_{part}", "float32") for name in sums for part in ("high", "low")]
-        roles += [] if sums else [entry.roles[0]]
-    return roles
+def _layout(kind: Kind) -> list[Role]:
+    """What stands in the words for each entry of a kind: one array a role, then the next kind."""
+    roles = [
+        Role(f"{name}_{part}", "float32") for name in _sums(kind.first) for part in ("high", "low")
+    ]
+    return roles or [kind.first.roles[0]]
 
 
-def _to_words(schema: Schema, totals: Totals) -> jax.Array:
-    values: list[jax.Array] = []
-    for entry in _scalars(schema):
-        for total in totals[entry.name].values():
-            values += total if isinstance(total, tuple) else [total]
-    return pack(values, _layout(schema))
+def _to_words(totals: Sequence[Totals]) -> jax.Array:
+    arrays: list[jax.Array] = []
+    for kind in totals:
+        for total in kind.values():
+            arrays += total if isinstance(total, tuple) else [total]
+    if not arrays:
+        return jnp.zeros((0,), jnp.int32)
+    words = [lax.bitcast_convert_type(array, jnp.int32) for array in arrays]
+    return lax.concatenate([array.reshape(array.size) for array in words], 0)
 
 
-def _from_words(schema: Schema, words: Any) -> Totals:
-    values = iter(unpack(words, _layout(schema)))
-    totals: Totals = {}
-    for entry in _scalars(schema):
-        if sums := _sums(entry):
-            totals[entry.name] = {role: (next(values), next(values)) for role in sums}
+def _from_words(schema: Schema, words: Any) -> list[Totals]:
+    totals, at = [], 0
+    for kind in _kinds(schema):
+        arrays = []
+        for role in _layout(kind):
+            size = len(kind.entries) * role.words
+            bits = lax.slice_in_dim(words, at, at + size)
+            bits = bits if role.words == 1 else bits.reshape(len(kind.entries), role.words)
+            arrays.append(lax.bitcast_convert_type(bits, jnp.dtype(role.dtype)))
+            at += size
+        values = iter(arrays)
+        if sums := _sums(kind.first):
+            totals.append({role: (next(values), next(values)) for role in sums})
         else:
-            totals[entry.name] = {entry.options.reduce_fx: next(values)}
+            totals.append({kind.first.options.reduce_fx: next(values)})
     return totals
 
 
 def empty_totals(schema: Schema) -> np.ndarray:
     """Packed totals of no step at all; int32, shape `(words,)`; numpy, compiles nothing."""
-    values: list[np.ndarray] = []
-    for entry in _scalars(schema):
-        fx = entry.options.reduce_fx
-        zeros = [np.zeros((), np.float32)] * (2 * len(_sums(entry)))
-        values += zeros or [neutral(entry)[fx]]
-    return pack_host(values, _layout(schema))
+    words = [np.zeros((0,), np.int32)]
+    for kind in _kinds(schema):
+        nothing = neutral(kind.first).get(kind.first.options.reduce_fx, np.float32(0))
+        for role in _layout(kind):
+            start = np.zeros((), role.dtype) if _sums(kind.first) else nothing
+            words.append(np.full(len(kind.entries), start, role.dtype).view(np.int32))
+    return np.concatenate(words)
 
 
-def _map(schema: Schema, a: Totals, combine: Callable[[str, Any], Any]) -> Totals:
-    return {
-        entry.name: {role: combine(role, total) for role, total in a[entry.name].items()}
-        for entry in _scalars(schema)
-    }
+def widen_totals(old: Schema, new: Schema, words: Any) -> jax.Array:
+    """Totals of the schema `old` as those of `new`, which has all its entries and more."""
+    before, after = _places(old), _places(new)
+    fresh = empty_totals(new)
+    source = np.arange(len(fresh)) + words.shape[0]
+    for name, places in before.items():
+        source[after[name]] = places
+    return lax.concatenate([words, fresh], 0)[source]
+
+
+def _places(schema: Schema) -> dict[str, np.ndarray]:
+    """Name to the words that belong to it."""
+    found: dict[str, list[np.ndarray]] = {}
+    at = 0
+    for kind in _kinds(schema):
+        for role in _layout(kind):
+            for entry in kind.entries:
+                found.setdefault(entry.name, []).append(np.arange(at, at + role.words))
+                at += role.words
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 _EXTREMA = {"min": lax.min, "max": lax.max}
@@ -119,20 +155,19 @@ _EXTREMA = {"min": lax.min, "max": lax.max}
 
 def merge_totals(schema: Schema, a: Any, b: Any) -> jax.Array:
     """The totals of both."""
-    return _to_words(schema, _merge(schema, _from_words(schema, a), _from_words(schema, b)))
+    return _to_words(_merge(_from_words(schema, a), _from_words(schema, b)))
 
 
-def _merge(schema: Schema, a: Totals, b: Totals) -> Totals:
-    merged: Totals = {}
-    for entry in _scalars(schema):
-        left, right = a[entry.name], b[entry.name]
-        merged[entry.name] = {
+def _merge(a: Sequence[Totals], b: Sequence[Totals]) -> list[Totals]:
+    return [
+        {
             role: _EXTREMA[role](total, right[role])
             if role in _EXTREMA
             else _add(total, right[role])
             for role, total in left.items()
         }
-    return merged
+        for left, right in zip(a, b, strict=True)
+    ]
 
 
 def fold_step(schema: Schema, words: Any, cells: dict[str, Cells], batch_size: float) -> jax.Array:
@@ -144,41 +179,78 @@ def fold_step(schema: Schema, words: Any, cells: dict[str, Cells], batch_size: f
         cells: what the step logged, every scalar of the schema.
         batch_size: the weight in means of a value that has none of its own.
     """
-    step = {entry.name: _step(entry, cells[entry.name], batch_size) for entry in _scalars(schema)}
-    return _to_words(schema, _merge(schema, _from_words(schema, words), step))
+    step = [_step(kind, _side_by_side(kind, cells), batch_size) for kind in _kinds(schema)]
+    return _to_words(_merge(_from_words(schema, words), step))
 
 
-def _step(entry: Entry, cells: Cells, batch_size: float) -> dict[str, Any]:
-    fx = entry.options.reduce_fx
+def _side_by_side(kind: Kind, cells: dict[str, Cells]) -> Cells:
+    """The cells of a kind's entries, one array of shape `(k,)` a role.
+
+    What follows is then as large a program for a thousand entries as for one.
+    """
+    return {
+        role.name: stack([cells[entry.name][role.name] for entry in kind.entries], role)
+        for role in kind.first.roles
+    }
+
+
+def _step(kind: Kind, cells: Cells, batch_size: float) -> Totals:
+    entry, fx = kind.first, kind.first.options.reduce_fx
     if fx != "mean":
         return {"num": _pair(cells["sum"])} if fx == "sum" else {fx: cells[fx]}
-    num, den = (_float(0), _float(0)), (_float(0), _float(0))
+    zero = jnp.zeros((len(kind.entries),), jnp.float32)
+    num, den = (zero, zero), (zero, zero)
     if entry.role("weight") is not None:
         weight = strong(cells["weight"], "float32")
         weighted = "wtotal" in cells
         part = _pair(cells["wtotal"]) if weighted else _scale(_pair(cells["raw"]), weight)
-        num, den = _add(num, part), _add(den, (weight, _float(0)))
+        num, den = _add(num, part), _add(den, (weight, zero))
     if entry.role("total") is not None or entry.role("weight") is None:
-        units = strong(cells.get("units", jnp.ones((), jnp.int32)), "float32")
+        units = strong(cells.get("units", jnp.ones(zero.shape, jnp.int32)), "float32")
         size = jnp.where(units > 0, _float(batch_size), _float(0))
         mean_scale = size / jnp.maximum(units, _float(1))
         value = cells["total"] if "total" in cells else cells["raw"]
         num = _add(num, _scale(_pair(value), mean_scale))
-        den = _add(den, (size, _float(0)))
+        den = _add(den, (size, zero))
     return {"num": num, "den": den}
 
 
 def total_values(schema: Schema, words: Any) -> dict[str, jax.Array]:
     """Name to reduced value, shape (): a mean of nothing is NaN."""
-    values: dict[str, jax.Array] = {}
-    for name, totals in _from_words(schema, words).items():
+    return {
+        entry.name: value
+        for kind, values in zip(_kinds(schema), _reduced(schema, words), strict=True)
+        for entry, value in zip(kind.entries, _each(values), strict=True)
+    }
+
+
+def _each(values: jax.Array) -> Iterator[jax.Array]:
+    """The elements of an array of shape `(k,)`."""
+    if isinstance(values, Tracer):
+        yield from values
+        return
+    # Each index compiled for itself, or all as results of one program, would take seconds.
+    for i in range(len(values)):
+        yield _element(values, np.int32(i))
+
+
+@jax.jit
+def _element(values: jax.Array, at: jax.Array) -> jax.Array:
+    return lax.dynamic_index_in_dim(values, at, keepdims=False)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _reduced(schema: Schema, words: Any) -> list[jax.Array]:
+    """The values of each kind, shape `(k,)`."""
+    found = []
+    for totals in _from_words(schema, words):
         if "den" in totals:
-            values[name] = _collapse(totals["num"]) / _collapse(totals["den"])
+            found.append(_collapse(totals["num"]) / _collapse(totals["den"]))
         elif "num" in totals:
-            values[name] = _collapse(totals["num"])
+            found.append(_collapse(totals["num"]))
         else:
-            (values[name],) = totals.values()
-    return values
+            found += totals.values()
+    return found
 
 
 def _collapse(pair: Pair) -> jax.Array:
@@ -192,6 +264,8 @@ def reduce_totals(schema: Schema, words: Any, axis_name: Any) -> jax.Array:
         if role in _EXTREMA:
             return (lax.pmin if role == "min" else lax.pmax)(total, axis_name)
         high, low = (lax.psum(part, axis_name) for part in total)
-        return _add((high, _float(0)), (low, _float(0)))
+        zero = jnp.zeros_like(high)
+        return _add((high, zero), (low, zero))
 
-    return _to_words(schema, _map(schema, _from_words(schema, words), combine))
+    totals = _from_words(schema, words)
+    return _to_words([{role: combine(role, x) for role, x in each.items()} for each in totals])

@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 
 from jaxlog.logs import Options
-from jaxlog.logs.tape import Column
 from jaxlog.metrics import Metric
 
 __all__ = ["Accumulator"]
@@ -31,31 +30,16 @@ class Accumulator:
     metric: Metric | None = None
     is_empty: bool = True
 
-    def add_column(self, column: Column, sizes: np.ndarray) -> None:
-        """Adds what several steps logged.
-
-        Args:
-            column: their values.
-            sizes: their batch sizes, float64, shape `(n,)`.
-        """
-        present = column.present()
-        if not present.any():
-            return
-        if self.options.reduce_fx == "mean":
-            numerators, denominators = column.means(sizes)
-            self.numerator += float(numerators.sum())
-            self.denominator += float(denominators.sum())
-            self.is_empty = False
-            return
-        values = column.step_values(sizes)[present]
-        self._reduce(float(getattr(np, self.options.reduce_fx)(values)))
+    def add_sums(self, numerator: float, denominator: float) -> None:
+        """Adds to a mean what several steps logged: sums of value times weight, and of weights."""
+        self.numerator += numerator
+        self.denominator += denominator
+        self.is_empty = False
 
     def add_value(self, value: float, weight: float) -> None:
         """Adds one value."""
         if self.options.reduce_fx == "mean":
-            self.numerator += value * weight if weight else 0.0
-            self.denominator += weight
-            self.is_empty = False
+            self.add_sums(value * weight if weight else 0.0, weight)
         else:
             self._reduce(value)
 

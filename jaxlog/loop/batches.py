@@ -44,8 +44,20 @@ def batch_size(batch: Any, *, axes: int = 1) -> float | None:
         batch: what to look through.
         axes: how many leading axes hold examples: 2 where the first is one of devices.
     """
-    shape = next(shapes_in(batch), None)
+    shape = _first_shape(batch)
     return None if shape is None else float(math.prod(shape[:axes]))
+
+
+def _first_shape(batch: Any) -> tuple[int, ...] | None:
+    """The first of `shapes_in`, without a generator a level: this runs at every step."""
+    if isinstance(batch, (jax.Array, np.ndarray)):
+        return batch.shape
+    if isinstance(batch, (dict, list, tuple)):
+        for value in batch.values() if isinstance(batch, dict) else batch:
+            if (shape := _first_shape(value)) is not None:
+                return shape
+        return None
+    return next(shapes_in(batch), None)
 
 
 def other_size(batch: Any) -> int | None:

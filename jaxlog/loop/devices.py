@@ -14,12 +14,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxlog.logs import Entry, Schema
+from jaxlog.logs.kinds import Kind, kinds_of
 from jaxlog.logs.recording import Part
-from jaxlog.logs.tape import Column, decode_rows
+from jaxlog.logs.tape import Column
 from jaxlog.metrics import Metric
 
 __all__ = ["gathered", "latest", "logged"]
@@ -27,55 +27,46 @@ __all__ = ["gathered", "latest", "logged"]
 Parts = tuple[Part, Part | None]  # of the step as one, and of the shards of a shard_map
 
 
-def logged(schema: Schema, parts: Parts, count: int) -> Iterator[tuple[Column, Metric | None]]:
-    """For each entry, in order: what every step logged, and the merged state of a metric.
+def logged(
+    schema: Schema, parts: Parts, count: int
+) -> Iterator[tuple[Kind, Column, dict[str, Metric]]]:
+    """For each kind of entries: what every step logged, and by name the merged states of metrics.
 
     Args:
         schema: what was logged.
         parts: the fetched parts of a recording.
         count: how many rows are in use.
     """
-    found = {
-        name: one
-        for on_mesh, part in zip((False, True), parts, strict=True)
-        if part is not None
-        for name, one in _read(schema.part(on_mesh=on_mesh), part, count).items()
-    }
-    for entry in schema:
-        yield found[entry.name]
+    for kind in kinds_of(schema):
+        part = parts[kind.first.on_mesh]
+        assert part is not None  # there are entries in it
+        column = _column(kind, part.rows[..., :count, :])
+        if kind.first.keeps_states:
+            name, states = kind.first.name, part.states[kind.first.name]
+            each = _merged(kind.first, jax.tree.map(lambda leaf: leaf[:, :count], states))
+            column, state = _from_states(column, each)
+            yield kind, column, {name: state}
+            continue
+        found = {e.name: part.metrics[e.name] for e in kind.entries if e.metric is not None}
+        if part.rows.ndim == 3:
+            found = {e.name: _merged(e, found[e.name]) for e in kind.entries if e.name in found}
+        yield kind, column, found
 
 
-def latest(schema: Schema, rows: tuple[np.ndarray, np.ndarray | None]) -> Iterator[Column]:
+def latest(
+    schema: Schema, rows: tuple[np.ndarray, np.ndarray | None]
+) -> Iterator[tuple[Kind, Column]]:
     """What one step logged, by its packed rows: of the step as one, and of the shards."""
-    for on_mesh, row in zip((False, True), rows, strict=True):
+    for kind in kinds_of(schema):
+        row = rows[kind.first.on_mesh]
         if row is not None:
-            part = schema.part(on_mesh=on_mesh)
-            yield from _columns(part, np.expand_dims(row, -2), 1).values()
+            yield kind, _column(kind, np.expand_dims(row, -2))
 
 
-def _read(schema: Schema, part: Part, count: int) -> dict[str, tuple[Column, Metric | None]]:
-    columns = _columns(schema, part.rows, count)
-    has_devices = part.rows.ndim == 3
-    found: dict[str, tuple[Column, Metric | None]] = {}
-    for entry in schema:
-        column, state = columns[entry.name], part.metrics.get(entry.name)
-        if entry.keeps_states:
-            each = jax.tree.map(lambda leaf: leaf[:, :count], part.states[entry.name])
-            column, state = _from_states(column, _merged(entry, each))
-        elif state is not None and has_devices:
-            state = _merged(entry, state)
-        found[entry.name] = column, state
-    return found
-
-
-def _columns(schema: Schema, rows: np.ndarray, count: int) -> dict[str, Column]:
-    if rows.ndim == 2:
-        return decode_rows(schema, rows[:count])
-    shards = [decode_rows(schema, one[:count]) for one in rows]
-    return {
-        entry.name: _fold([shards[i][entry.name] for i in _speakers(entry, len(shards))])
-        for entry in schema
-    }
+def _column(kind: Kind, rows: np.ndarray) -> Column:
+    """The columns of a kind, shape `(n, k)`, reduced over devices where rows have such an axis."""
+    column = kind.read(rows)
+    return column if rows.ndim == 2 else _fold(column, _speakers(kind.first, len(rows)))
 
 
 def _speakers(entry: Entry, count: int) -> Sequence[int]:
@@ -90,16 +81,16 @@ def _speakers(entry: Entry, count: int) -> Sequence[int]:
     return range(count)
 
 
-def _fold(shards: list[Column]) -> Column:
-    """The reduction over the columns of several devices."""
-    entry = shards[0].entry
-    if len(shards) == 1 or not shards[0].cells:
-        return shards[0]
-    cells = {
-        role: np.stack([shard.cells[role].astype(np.float64) for shard in shards])
-        for role in shards[0].cells
-    }
-    present = np.stack([shard.present() for shard in shards])
+def _fold(column: Column, speakers: Sequence[int]) -> Column:
+    """The reduction over the devices that speak, whose axis is the first of `column`."""
+    entry = column.entry
+    chosen = column.take(np.asarray(speakers))
+    if len(speakers) == 1:
+        return Column(entry, {role: cells[0] for role, cells in chosen.cells.items()})
+    if not chosen.cells:
+        return chosen
+    cells = {role: values.astype(np.float64) for role, values in chosen.cells.items()}
+    present = chosen.present()
     units = present.sum(axis=0)
     reduction = entry.options.reduce_fx
     if entry.metric is not None:
@@ -129,10 +120,10 @@ def _merged(entry: Entry, states: Metric) -> Metric:
 
 
 def _from_states(column: Column, states: Metric) -> tuple[Column, Metric]:
-    """The value of each step of a metric whose states were kept, and the state of them all."""
+    """The values of a metric, shape `(n, 1)`, whose states were kept, and the state of all."""
     count = len(jax.tree.leaves(states)[0])
-    present = column.present() if column.cells else np.ones(count, bool)
-    values = np.full(count, np.nan)
+    present = column.present()[:, 0] if column.cells else np.ones(count, bool)
+    values = np.full((count, 1), np.nan)
     for row in np.flatnonzero(present):
         values[row] = jax.tree.map(lambda leaf, row=row: leaf[row], states).host_compute()
     return Column(column.entry, {"value": values, **column.cells}), states.reduce_axes(1)
@@ -151,6 +142,8 @@ def gathered(part: Part | None, devices: Sequence[Any] | None = None) -> Part | 
     if part is None or jax.process_count() == 1 or all(x.is_fully_replicated for x in leaves):
         return part
     if devices is not None:
+        from jax.experimental import multihost_utils  # noqa: PLC0415 - for several processes only
+
         mesh = Mesh(np.array(devices), ("devices",))
         spec = PartitionSpec("devices")
         part = multihost_utils.host_local_array_to_global_array(part, mesh, spec)

@@ -125,6 +125,10 @@ class HostLog(Status):
             f"with loop.hook('on_train_epoch_end'): loop.log({name!r}, ...)"
         )
 
+    def hears(self, hook: str) -> bool:
+        """Whether any callback has that hook."""
+        return bool(self._hooks[hook])
+
     def fire(self, hook: str, *args: Any) -> None:
         """Calls a hook's methods in every callback."""
         methods = self._hooks[hook]

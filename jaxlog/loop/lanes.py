@@ -88,6 +88,11 @@ class PerLane:
             None if block.present is None else block.present[:, chosen],
         )
 
+    @property
+    def pending(self) -> int:
+        """What the lanes' loggers have not stored yet, as far as they know."""
+        return sum(getattr(logger, "pending", 0) for logger in self._lanes.values())
+
     def flush(self) -> None:
         """Flushes every lane's."""
         for logger in (self._logger, *self._lanes.values()):

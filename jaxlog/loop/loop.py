@@ -189,7 +189,7 @@ class Loop(HostLog):
             step = LoopScan(recorder, fn, hook, transform_kwargs)
         else:
             step = LoopStep(recorder, fn, hook, transform, transform_kwargs)
-        recorder.steps.append(step)
+        recorder.add_step(step)
         return step
 
     # ---- iterators ------------------------------------------------------------------------------

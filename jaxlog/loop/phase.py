@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from jaxlog.logs import Options
-from jaxlog.logs.tape import Column
 from jaxlog.loop.accumulators import Accumulator
 from jaxlog.loop.devices import logged
 from jaxlog.loop.histograms import BucketRow, bucket_rows
@@ -21,6 +20,7 @@ from jaxlog.loop.nonfinite import NonFiniteWatch
 from jaxlog.loop.results import Results
 from jaxlog.loop.rows import Table, epoch_block
 from jaxlog.loop.settings import Settings
+from jaxlog.loop.sheet import Sheet, names_of
 from jaxlog.loop.window import HostValue, Segment, Window
 from jaxlog.metrics import Metric
 from jaxlog.storage.block import Block
@@ -83,9 +83,16 @@ class Phase:
             self._open_row = None
         for segment, parts in zip(window.segments, segments, strict=True):
             batches = np.asarray(segment.batches)
-            for suffix, part in self._lanes(segment, parts):
-                for column, state in logged(segment.schema, part, len(batches)):
-                    self._absorb_column(window, batches, column, state, table, lane=suffix)
+            sizes, steps = window.sizes_of(batches), window.steps_of(batches)
+            for lane, part in self._lanes(segment, parts):
+                names = names_of(segment.schema, window.suffix, lane)
+                sheet = Sheet(names, logged(segment.schema, part, len(batches)), sizes)
+                sheet.check(self.watch, steps)
+                folds = self.settings.accumulate_grad_batches > 1
+                sheet.fill(table, window.row_of[batches], folds=folds)
+                sheet.reduce_into(self._accumulator_of)
+                if self._due(window.rows).any():
+                    self._add_histograms(sheet, window.steps[-1])
         for value, (resolved, weight) in zip(window.host, host, strict=True):
             known = dataclasses.replace(value, value=resolved, weight=weight)
             self._absorb_host(window, known, table)
@@ -98,41 +105,6 @@ class Phase:
             return
         for i, lane in enumerate(self.settings.lanes):
             yield f"/{lane}", jax.tree.map(operator.itemgetter(i), parts)
-
-    def _absorb_column(
-        self,
-        window: Window,
-        batches: np.ndarray,
-        column: Column,
-        state: Metric | None,
-        table: Table,
-        *,
-        lane: str,
-    ) -> None:
-        """Takes in what a step function logged under one name."""
-        options = column.entry.options
-        suffix = (window.suffix if options.add_dataloader_idx else "") + lane
-        key = Key(column.entry.name, options, suffix)
-        kept = column.present() if column.cells else np.ones(len(batches), bool)
-        if column.has_steps:
-            values = column.step_values(window.sizes_of(batches))
-            # Absent values are no news; of the others the watch says which stay.
-            kept[kept] = self.watch.keep(key, values[kept], window.steps_of(batches[kept]))
-            column, batches, values = column.take(kept), batches[kept], values[kept]
-            if options.on_step:
-                rows = window.row_of[batches]
-                if self.settings.accumulate_grad_batches == 1:
-                    table.set_key(key, rows, values)
-                else:
-                    table.fold_key(key, rows, values, column.weights(window.sizes_of(batches)))
-        if options.on_step and options.logger and self._due(window.rows).any():
-            self.histograms += bucket_rows(key.step_tag, window.steps[-1], state)
-        if options.on_epoch and kept.any():
-            accumulator = self.accumulator(key.name, options, key.suffix)
-            if state is None:
-                accumulator.add_column(column, window.sizes_of(batches))
-            else:
-                accumulator.add_metric(state)
 
     def _absorb_host(self, window: Window, host: HostValue, table: Table) -> None:
         """Takes in one `loop.log` call."""
@@ -161,9 +133,20 @@ class Phase:
 
     def accumulator(self, name: str, options: Options, suffix: str) -> Accumulator:
         """The reduction of one key, made when first asked for."""
-        return self.accumulators.setdefault((name, suffix), Accumulator(options))
+        found = self.accumulators.get((name, suffix))
+        if found is None:
+            found = self.accumulators[name, suffix] = Accumulator(options)
+        return found
+
+    def _accumulator_of(self, key: Key) -> Accumulator:
+        return self.accumulator(key.name, key.options, key.suffix)
 
     # ---- giving out -----------------------------------------------------------------------------
+
+    def _add_histograms(self, sheet: Sheet, step: int) -> None:
+        for key, state in sheet.states():
+            if key.options.on_step and key.options.logger:
+                self.histograms += bucket_rows(key.step_tag, step, state)
 
     def take_histograms(self) -> list[BucketRow]:
         """Those that the loggers have not got yet."""
@@ -171,24 +154,42 @@ class Phase:
         return taken
 
     def _rows(self, window: Window, table: Table, results: Results) -> Block | None:
-        latest = [(key, table.last(tag)) for tag, key in table.keys.items()]
-        known = [(key, last) for key, last in latest if last is not None]
-        for key, last in (*known, *means_over_lanes(known, self.settings.lanes)):
-            results.set_step(key, last, training=self.is_training)
+        self._show(table, results)
         visible = table.without({tag for tag, key in table.keys.items() if not key.options.logger})
         steps, times = window.rows, window.row_times
         chosen = self._due(steps)
         if window.is_open:
             self._open_row = visible.last_row()
             chosen[-1] = False
-        for tag in visible.values:
-            written = visible.last(tag, chosen)
-            if written is not None:
-                results.logged[tag] = written
+        written, has_any = visible.last(chosen)
+        if has_any.any():
+            tags = tuple(visible.index)
+            if not has_any.all():
+                tags = tuple(tag for tag, has in zip(tags, has_any, strict=True) if has)
+            results.set_logged(tags, written[has_any])
         epoch = float(self.epoch) if self.is_training else None
         block = visible.block(chosen, steps, times, epoch)
         self.written += 0 if block is None else len(block.steps)
         return block
+
+    def _show(self, table: Table, results: Results) -> None:
+        """Brings the mappings up to date with the latest values."""
+        if not table.keys:
+            return
+        values, has_any = table.last()
+        at = [table.index[tag] for tag in table.keys]
+        keys, values, has_any = table.keys, values[at], has_any[at]
+        if not has_any.all():
+            keys = {tag: key for (tag, key), has in zip(keys.items(), has_any, strict=True) if has}
+            values = values[has_any]
+        if keys:
+            results.set_steps(keys, values, training=self.is_training)
+        if self.settings.lanes:
+            known = zip(keys.values(), values.tolist(), strict=True)
+            means = list(means_over_lanes(known, self.settings.lanes))
+            if means:
+                tags, each = {key.step_tag: key for key, _ in means}, [x for _, x in means]
+                results.set_steps(tags, np.array(each), training=self.is_training)
 
     def _due(self, steps: np.ndarray) -> np.ndarray:
         if not self.is_training:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from jaxlog.loop.cost import Cost
 from jaxlog.loop.drain import Drain
 from jaxlog.loop.histograms import BucketRow
 from jaxlog.loop.nonfinite import NonFiniteWatch
@@ -27,13 +28,13 @@ class Pipeline:
         results: Lightning's three mappings.
         drain: the device-to-host crossing.
         watch: counts values that are not finite.
-        blocked_secs: seconds spent waiting for fetched values and handing them to loggers.
     """
 
     def __init__(self, loggers: Sequence[Any], nan_policy: str = "keep") -> None:
         """An empty pipeline."""
         self.watch = NonFiniteWatch(nan_policy)
-        self.blocked_secs = 0.0
+        self._fetch_secs = self._reduce_secs = self._write_secs = 0.0
+        self._taken = self._rows = self._scalars = 0
         self.results = Results()
         self.drain = Drain()
         self._loggers = list(loggers)
@@ -64,12 +65,22 @@ class Pipeline:
         """
         if not self._queue:
             return
-        begun = time.perf_counter()
-        try:
-            self._process(keep)
-        finally:
-            self.blocked_secs += time.perf_counter() - begun
+        self._process(keep)
         self.watch.check()
+
+    def cost(self) -> Cost:
+        """What this has cost so far; takes in nothing and waits for nobody."""
+        return Cost(
+            fetch_secs=self._fetch_secs,
+            reduce_secs=self._reduce_secs,
+            write_secs=self._write_secs,
+            windows=self._taken,
+            copies=self.drain.copies,
+            bytes=self.drain.bytes,
+            rows=self._rows,
+            scalars=self._scalars,
+            pending=sum(map(pending_of, self._loggers)),
+        )
 
     def _process(self, keep: int) -> None:
         first: Exception | None = None
@@ -80,20 +91,42 @@ class Pipeline:
             rows = phase.take_histograms() if isinstance(phase, Phase) else []
             try:
                 if block is not None or rows:
-                    self._each(functools.partial(_write, block=block, histograms=rows))
+                    self._write(block, rows)
             except Exception as error:  # noqa: BLE001 - what is queued still goes to the others
                 first = first or error
         if first is not None:
             raise first
 
     def _take_in(self, item: Window | Phase | Point) -> Block | None:
-        if isinstance(item, Point):
-            return item.publish(self.results, self.drain.read(item.value))
-        if isinstance(item, Phase):
-            item.publish(self.results)
-            return item.epoch_row()
-        self._windows -= 1
-        return item.phase.absorb(item, self.drain.read(item.arrays), self.results)
+        begun = fetched = time.perf_counter()
+        try:
+            if isinstance(item, Phase):
+                item.publish(self.results)
+                return item.epoch_row()
+            if isinstance(item, Point):
+                value = self.drain.read(item.value)
+                fetched = time.perf_counter()
+                return item.publish(self.results, value)
+            self._windows -= 1
+            self._taken += 1
+            arrays = self.drain.read(item.arrays)
+            fetched = time.perf_counter()
+            return item.phase.absorb(item, arrays, self.results)
+        finally:
+            self._fetch_secs += fetched - begun
+            self._reduce_secs += time.perf_counter() - fetched
+
+    def _write(self, block: Block | None, histograms: Sequence[BucketRow]) -> None:
+        begun = time.perf_counter()
+        try:
+            self._each(functools.partial(_write, block=block, histograms=histograms))
+        finally:
+            self._write_secs += time.perf_counter() - begun
+        if block is None:
+            return
+        self._rows += len(block.steps)
+        absent = 0 if block.present is None else block.present.size - int(block.present.sum())
+        self._scalars += block.values.size - absent
 
     def flush(self) -> None:
         """Takes in everything and has every logger flush.
@@ -135,6 +168,12 @@ def _call(logger: Any, method: str, *args: Any) -> bool:
     if found is not None:
         found(*args)
     return found is not None
+
+
+def pending_of(logger: Any) -> int:
+    """How many values a logger has accepted and not stored yet; 0 where it does not say."""
+    pending = getattr(logger, "pending", 0)
+    return pending if isinstance(pending, int) else 0
 
 
 def _close(logger: Any, status: str) -> None:

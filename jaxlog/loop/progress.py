@@ -30,7 +30,7 @@ class ProgressValues:
             for step in recorder.steps:
                 suffix = recorder.window.suffix if recorder.window is not None else ""
                 shown.update(self._arrived(id(step), suffix))
-                wanted = any(e.options.prog_bar and e.options.on_step for e in step.schema)
+                wanted = step.schema.has_bar
                 if recorder.in_batch and wanted and id(step) not in self._flying:
                     self._take_off(id(step), step.schema, step.last_rows)
         return dict(shown)
@@ -50,16 +50,16 @@ class ProgressValues:
             return {}
         del self._flying[key]
         arrived = self._pipeline.drain.read(rows)
-        return {
-            Key(column.entry.name, column.entry.options, suffix).step_tag: float(
-                column.step_values()[0]
-            )
-            for column in latest(schema, arrived)
-            if column.entry.options.prog_bar
-            and column.entry.options.on_step
-            and column.has_steps  # a metric of several shards comes with its window
-            and column.present()[0]
-        }
+        found: dict[str, float] = {}
+        for kind, column in latest(schema, arrived):
+            # A metric of several shards has no value here: it comes with its window.
+            if not column.has_steps or not kind.first.options.on_step:
+                continue
+            each = zip(kind.entries, column.step_values()[0], column.present()[0], strict=True)
+            for entry, value, is_present in each:
+                if is_present and entry.options.prog_bar:
+                    found[Key(entry.name, entry.options, suffix).step_tag] = float(value)
+        return found
 
 
 def _is_here(row: Any) -> bool:

@@ -45,6 +45,7 @@ class Recorder:
         self._settings = settings
         self._size_of = settings.batch_size_fn
         self.steps: list[LoopStep | LoopScan] = []
+        self._axes = 1  # how many axes of a batch, in front, hold examples
         self.phase: Phase | None = None
         self.window: Window | None = None
         self.counts: dict[int, int] = {}
@@ -75,10 +76,14 @@ class Recorder:
         self.calls = 0
         self.span = 1
 
+    def add_step(self, step: LoopStep | LoopScan) -> None:
+        """Adds a step function of this stage."""
+        self.steps.append(step)
+        self._axes = max(self._axes, 2 if step.is_mapped else 1)
+
     def _size(self, batch: Any) -> float | None:
         if self._size_of is None:
-            mapped = any(step.is_mapped for step in self.steps)
-            return batch_size(batch, axes=2 if mapped else 1)
+            return batch_size(batch, axes=self._axes)
         size = self._size_of(batch)
         if size is not None and not float(size) >= 0:
             raise LogArgumentError(
@@ -132,7 +137,7 @@ class Recorder:
 
     # ---- logging --------------------------------------------------------------------------------
 
-    def begin_call(self, name: str) -> int:
+    def begin_call(self, step: LoopStep | LoopScan) -> int:
         """Registers a call of a step function; returns the batch's index in the window.
 
         Raises:
@@ -140,17 +145,17 @@ class Recorder:
         """
         if not self.in_batch:
             raise HookError(
-                f"{name}(...) logs in the {self.stage} stage, but no {self.stage} batch is "
-                f"running; call it inside: for batch in loop.{self.stage}(batches): ..."
+                f"{_name_of(step)}(...) logs in the {self.stage} stage, but no {self.stage} batch "
+                f"is running; call it inside: for batch in loop.{self.stage}(batches): ..."
             )
         self.calls += 1
-        return len(self._window()) - 1
+        return len(self._window().steps) - 1
 
-    def begin_steps(self, name: str, count: int, size: float) -> int:
+    def begin_steps(self, step: LoopScan, count: int, size: float) -> int:
         """Registers a call that takes several steps, a row each; returns the index of the first.
 
         Args:
-            name: of the step function.
+            step: the step function.
             count: how many steps.
             size: examples in each.
 
@@ -159,10 +164,10 @@ class Recorder:
             LogArgumentError: it is not one optimizer step an iteration, or the batch has seen a
                 call of another length.
         """
-        last = self.begin_call(name)
+        last = self.begin_call(step)
         if self._settings.accumulate_grad_batches > 1:
             raise LogArgumentError(
-                f"{name}, a step with scan=True, in a Loop(accumulate_grad_batches="
+                f"{_name_of(step)}, a step with scan=True, in a Loop(accumulate_grad_batches="
                 f"{self._settings.accumulate_grad_batches}): each iteration is an optimizer step; "
                 f"accumulate inside it"
             )
@@ -173,7 +178,7 @@ class Recorder:
             window.sizes[-1:] = [size] * count
         if self.span != count:
             raise LogArgumentError(
-                f"{name}, a step with scan=True, takes {count} steps in a batch in which "
+                f"{_name_of(step)}, a step with scan=True, takes {count} steps in a batch in which "
                 f"{self.span} were taken; call steps of one length in a batch"
             )
         return last if self.calls == 1 else last - count + 1
@@ -250,3 +255,8 @@ class Recorder:
         self._keys[name] = options
         self._metrics |= {name} if is_metric else set()
         self._tags |= dict.fromkeys(tags, name)
+
+
+def _name_of(step: LoopStep | LoopScan) -> str:
+    """What messages call it."""
+    return getattr(step, "__name__", "this step")

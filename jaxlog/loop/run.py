@@ -235,6 +235,8 @@ class Run(Position):
         Every move of the loop begins with this. An error that leaves the loop's `with` block comes
         before any other move, and then no hook runs.
         """
+        if not (self._left or self._sanity_left or self._fit_left):
+            return  # as nearly always
         if self.interrupted or self._settling:
             return
         self._settling = True  # hooks read the loop, which would settle what comes after them
@@ -256,21 +258,28 @@ class Run(Position):
         training = recorder.stage == "train"
         which = () if training else (index,)
         fire = self._fire
+        # Most runs listen to no batch, and then nothing is called at every one of them.
+        hears_start = self._loop.hears(f"{prefix}_batch_start")
+        hears_end = self._loop.hears(f"{prefix}_batch_end")
+        validation = self.recorders["validate"]
         for batch_idx, batch in enumerate(loader.batches):
             if training:
-                self.seal("validate")
+                if validation.phase is not None:
+                    self.seal("validate")
                 step = self.global_step
             else:
                 step = recorder.counts.get(index, 0)
             recorder.begin_batch(step, batch)
             try:
-                fire(f"{prefix}_batch_start", batch, batch_idx, *which)
+                if hears_start:
+                    fire(f"{prefix}_batch_start", batch, batch_idx, *which)
                 yield batch
                 self._check_open()
                 self.settle()
                 self.loader, self.dataloader_idx = loader, index
                 recorder.calls += 1  # the user's loop came round: the batch counts
-                fire(f"{prefix}_batch_end", recorder.outputs, batch, batch_idx, *which)
+                if hears_end:
+                    fire(f"{prefix}_batch_end", recorder.outputs, batch, batch_idx, *which)
             finally:
                 if not self.closed:
                     self._end_batch(recorder, index)

@@ -54,7 +54,7 @@ class LoopScan:
             LogArgumentError: `xs` holds no array, or arrays of different lengths.
         """
         length, size = _extent(xs)
-        first = self._recorder.begin_steps(getattr(self, "__name__", "this step"), length, size)
+        first = self._recorder.begin_steps(self, length, size)
         due = self._recorder.due_from(first)
         carry, ys, recording = self._compiled(due, carry, xs)
         if recording.schema != self.schema:

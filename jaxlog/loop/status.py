@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import jax
 
+from jaxlog.loop.cost import Cost
 from jaxlog.loop.nonfinite import NonFinite
 from jaxlog.loop.pipeline import Pipeline
 from jaxlog.loop.progress import ProgressValues
@@ -62,7 +63,14 @@ class Status:
     @property
     def blocked_secs(self) -> float:
         """Seconds the loop has spent waiting for fetched values and handing them to loggers."""
-        return self.pipeline.blocked_secs
+        return self.pipeline.cost().blocked_secs
+
+    def cost(self) -> Cost:
+        """What logging has cost this run so far; costs nothing to ask, and fetches nothing.
+
+        What is still on the device, or on its way, is counted when it has been taken in.
+        """
+        return self.pipeline.cost()
 
     @property
     def should_stop(self) -> bool:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["LoopStep"]
 
 _ids = itertools.count()
+# What stands for the recording among the arguments: `Recording.arrays`, under a name that changes
+# with the schema. The schema itself would have to be shown to be the same at every call.
+_Arrays = dict[str, tuple[Any, ...]]
 
 
 class LoopStep:
@@ -54,7 +57,8 @@ class LoopStep:
         self._id = next(_ids)  # the same on every process: they make their steps in one order
         self._growths = 0
         self._compiled: Any = None
-        self._recording: Recording | None = None
+        self._schema = Schema()
+        self._recording: _Arrays | None = None
         self._placement: Any = None
         self._batches: list[int] = []
         self._weighed: str | None = None
@@ -63,7 +67,7 @@ class LoopStep:
     @property
     def schema(self) -> Schema:
         """What the step logs, as far as it is known."""
-        return Schema() if self._recording is None else self._recording.schema
+        return self._schema
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the step in the running phase; what it logs belongs to the current batch.
@@ -72,18 +76,15 @@ class LoopStep:
             HookError: no phase of this step's stage is running.
             SchemaError: a key is logged with other options than elsewhere in the stage.
         """
-        batch = self._recorder.begin_call(getattr(self, "__name__", "this step"))
+        recorder = self._recorder
+        batch = recorder.begin_call(self)
         if self._lanes and kwargs:
             raise LogArgumentError(
                 f"keyword arguments {sorted(kwargs)} to a step of Loop(lanes=...): jax.vmap knows "
                 f"axes of positional ones only; pass them by position"
             )
-        if self._compiled is None:
-            self._transform = transform_for(self._transform, self._fn, (args, kwargs))
-            self._compiled = self._compile(len(args))
         if self._recording is None:
-            self._placement = placement_of(jax.tree.leaves((args, kwargs)))
-            self._recording = self._fresh(Schema())
+            self._begin(args, kwargs)
         try:
             run = self._compiled(self._told(), *args, **kwargs)
         except SchemaMismatchError as mismatch:
@@ -94,32 +95,44 @@ class LoopStep:
         if self._lanes or (self._mapped and jax.process_count() > 1):
             self.last_rows = None  # not yet what will be shown: bars have it with the window
         self._batches.append(batch)
-        self._recorder.outputs = out
+        recorder.outputs = out
         if self._weighed is not None:
-            self._recorder.require_size(self._weighed)
-        if len(self._batches) == self._recorder.rows:
-            self._recorder.add_segment(self.take())
+            recorder.require_size(self._weighed)
+        if len(self._batches) == recorder.rows:
+            recorder.add_segment(self.take())
         return out
 
-    def _told(self) -> Recording:
+    def _begin(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Makes ready for the first call."""
+        self._transform = transform_for(self._transform, self._fn, (args, kwargs))
+        self._compiled = self._compile(len(args))
+        self._placement = placement_of(jax.tree.leaves((args, kwargs)))
+        self._recording = self._fresh()
+
+    def _told(self) -> _Arrays:
         """The recording, which knows whether this step is written if the step asks for it."""
-        recording = self._recording
-        assert recording is not None  # made before the first call
-        if not recording.schema.lazy:
-            return recording
+        assert self._recording is not None  # made before the first call
+        if not self._schema.lazy:
+            return self._recording
         due = np.asarray(self._recorder.is_due)
         here = (self._count_here,) if self._mapped else ()
-        return recording.when(np.broadcast_to(due, here))
+        ((version, arrays),) = self._recording.items()
+        return {version: (*arrays[:-1], np.broadcast_to(due, here))}
 
     def _compile(self, count: int) -> Any:
         """The step with its recording in front, compiled for calls with `count` arguments."""
 
-        def run(recording: Recording, *args: Any, **kwargs: Any) -> Any:
+        def run(told: _Arrays, *args: Any, **kwargs: Any) -> Any:
+            ((version, arrays),) = told.items()
+            schema = self._schema
+            recording = Recording(schema, *arrays)
             traced = self._captured.trace(
                 args, kwargs, keep_shards=not self._lanes, mapped=self._mapped
             )
-            cells, out = self._captured.run(recording.schema, traced, due=recording.due)
-            return (*recording.push(cells), out)
+            cells, out = self._captured.run(schema, traced, due=recording.due)
+            recording, rows = recording.push(cells)
+            # Only a bar asks for the row of one step, and each result costs the caller time.
+            return {version: recording.arrays}, rows if schema.has_bar else None, out
 
         if self._lane_axes is not None:
             run = _over_lanes(run, *self._lane_axes)
@@ -151,18 +164,19 @@ class LoopStep:
         """How many of pmap's devices are this process's."""
         return sum(device.process_index == jax.process_index() for device in self._devices)
 
-    def _fresh(self, schema: Schema) -> Recording:
-        recording = Recording.empty(schema, self._recorder.rows)
+    def _fresh(self) -> _Arrays:
+        recording = Recording.empty(self._schema, self._recorder.rows)
         if self._lanes:
             recording = jax.tree.map(
                 lambda x: np.broadcast_to(x, (self._lanes, *np.shape(x))), recording
             )
         if not self._mapped:
-            return place_recording(recording, self._placement)
-        # Each device keeps its own recording; the host reduces them.
-        return jax.tree.map(
-            lambda x: np.broadcast_to(x, (self._count_here, *np.shape(x))), recording
-        )
+            recording = place_recording(recording, self._placement)
+        else:  # Each device keeps its own recording; the host reduces them.
+            recording = jax.tree.map(
+                lambda x: np.broadcast_to(x, (self._count_here, *np.shape(x))), recording
+            )
+        return {f"schema {self._growths}": recording.arrays}
 
     def _grow(self, needed: Schema) -> None:
         schema = self.schema.join(needed) if len(self.schema) else needed
@@ -173,7 +187,8 @@ class LoopStep:
             self._recorder.register(entry.name, entry.options, is_metric=is_metric)
         if self._batches:
             self._recorder.add_segment(self.take())
-        self._recording = self._fresh(schema)
+        self._schema = schema
+        self._recording = self._fresh()
         weighed = [e.name for e in schema if e.weighs_by_batch and e.options.on_epoch]
         self._weighed = weighed[0] if weighed else None
 
@@ -181,13 +196,13 @@ class LoopStep:
         """What was logged since the last `take`; the step goes on with a fresh recording."""
         if self._recording is None or not self._batches:
             return None
-        recording, batches = self._recording, self._batches
-        self._recording, self._batches = self._fresh(recording.schema), []
-        if not len(recording.schema):
+        ((_, whole, shards, _),), batches = self._recording.values(), self._batches
+        self._recording, self._batches = self._fresh(), []
+        if not len(self._schema):
             return None
         devices = self._devices if self._mapped else None
-        parts = (gathered(recording.whole, devices), gathered(recording.shards))
-        return Segment(recording.schema, parts, batches, has_lanes=bool(self._lanes))
+        parts = (gathered(whole, devices), gathered(shards))
+        return Segment(self._schema, parts, batches, has_lanes=bool(self._lanes))
 
 
 def _lane_axes(kwargs: dict[str, Any], transform: Any) -> tuple[Any, Any]:
@@ -203,17 +218,17 @@ def _lane_axes(kwargs: dict[str, Any], transform: Any) -> tuple[Any, Any]:
 def _over_lanes(run: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:
     """`run`, for one lane, for all of them; whether the step is written is the same for all."""
 
-    def mapped(recording: Recording, *args: Any) -> Any:
-        due = recording.due
+    def mapped(told: _Arrays, *args: Any) -> Any:
+        ((version, (*each, due)),) = told.items()
 
-        def one(recording: Recording, *args: Any) -> Any:
-            recording, rows, out = run(recording.when(due), *args)
-            return recording.when(None), rows, out
+        def one(each: Any, *args: Any) -> Any:
+            after, rows, out = run({version: (*each, due)}, *args)
+            return list(after[version][:-1]), rows, out
 
         own = tuple(in_axes) if isinstance(in_axes, (tuple, list)) else (in_axes,) * len(args)
         lanes = jax.vmap(one, in_axes=(0, *own), out_axes=(0, 0, out_axes))
-        recording, rows, out = lanes(recording.when(None), *args)
-        return recording.when(due), rows, out
+        each, rows, out = lanes(each, *args)
+        return {version: (*each, due)}, rows, out
 
     return mapped
 

@@ -6,13 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
-
-import fsspec
+from typing import TYPE_CHECKING, Any
 
 from jaxlog.errors import ReadError
 from jaxlog.storage.filesystem import open_filesystem, parent_of
 from jaxlog.storage.secrets import safe_url
+
+if TYPE_CHECKING:
+    import fsspec
 
 __all__ = ["Run", "find_runs", "matches"]
 

@@ -8,17 +8,17 @@ import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import fsspec
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
+from typing import TYPE_CHECKING, Any
 
 from jaxlog.errors import LoggerError, MissingDependencyError
 from jaxlog.storage.secrets import Secrets, safe_url
 
+if TYPE_CHECKING:
+    import fsspec
+
 __all__ = [
     "append_whole",
+    "is_in_memory",
     "is_local",
     "join_url",
     "open_filesystem",
@@ -58,6 +58,8 @@ def open_filesystem(
         >>> path
         '/bucket/logs'
     """
+    from fsspec.core import url_to_fs  # noqa: PLC0415 - a tenth of what importing jaxlog takes
+
     text = plain_url(url)
     try:
         return url_to_fs(text, **(storage_options or {}))
@@ -83,7 +85,21 @@ def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
         >>> is_local(open_filesystem("memory://logs")[0])
         False
     """
+    from fsspec.implementations.local import LocalFileSystem  # noqa: PLC0415 - loaded by now
+
     return isinstance(filesystem, LocalFileSystem)
+
+
+def is_in_memory(filesystem: fsspec.AbstractFileSystem) -> bool:
+    """Whether files on it are seen by this process only.
+
+    Example:
+        >>> is_in_memory(open_filesystem("memory://logs")[0])
+        True
+    """
+    from fsspec.implementations.memory import MemoryFileSystem  # noqa: PLC0415 - as above
+
+    return isinstance(filesystem, MemoryFileSystem)
 
 
 def plain_url(url: str | os.PathLike[str]) -> str:

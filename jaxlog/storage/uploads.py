@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from jaxlog.storage.filesystem import is_local, open_filesystem, read_whole, write_whole
 from jaxlog.storage.outage import Backoff, StoreAwayError, is_transient
 from jaxlog.storage.secrets import Secrets, safe_url
@@ -292,6 +290,8 @@ def upload_spool(folder: str | os.PathLike[str], storage_options: Any = None) ->
 
 
 def _disk() -> Any:
+    import fsspec  # noqa: PLC0415 - not with jaxlog, but with the first file
+
     return fsspec.filesystem("file")
 
 

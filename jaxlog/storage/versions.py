@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fsspec.implementations.memory import MemoryFileSystem
-
 from jaxlog.errors import LoggerError, WriteError
-from jaxlog.storage.filesystem import is_local, join_url, open_filesystem, plain_url
+from jaxlog.storage.filesystem import is_in_memory, is_local, join_url, open_filesystem, plain_url
 from jaxlog.storage.secrets import Secrets, safe_url
 
 __all__ = ["RunDirectory"]
@@ -97,7 +95,7 @@ def _take_next(root: str, storage_options: Mapping[str, Any]) -> int:
         number = 1 + max(_versions_in(filesystem, path), default=-1)
     except Exception as error:  # noqa: BLE001  each client has its own
         raise _unlisted(root, storage_options, error)  # noqa: B904  it knows what may be shown
-    if not is_local(filesystem) and not isinstance(filesystem, MemoryFileSystem):
+    if not is_local(filesystem) and not is_in_memory(filesystem):
         return number
     while True:
         folder = f"{path}/version_{number}"

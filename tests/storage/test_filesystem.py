@@ -8,7 +8,6 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from jaxlog.errors import LoggerError, MissingDependencyError
-from jaxlog.storage import filesystem as module
 from jaxlog.storage.filesystem import join_url, open_filesystem, plain_url, read_whole, write_whole
 
 
@@ -52,7 +51,7 @@ def test_a_missing_package_is_named(monkeypatch, url, line) -> None:
     def missing(*_args, **_options):
         raise ImportError("Install it")
 
-    monkeypatch.setattr(module, "url_to_fs", missing)
+    monkeypatch.setattr("fsspec.core.url_to_fs", missing)
     with pytest.raises(MissingDependencyError, match=line):
         open_filesystem(url)
     with pytest.raises(LoggerError, match="needs a package that is not installed: Install it"):
