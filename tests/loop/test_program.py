@@ -87,7 +87,7 @@ def test_a_step_hands_the_device_two_arrays_however_many_metrics(count: int) -> 
 def test_a_hook_that_nobody_has_is_not_called() -> None:
     loop, _ = loop_of()
     fired: list[str] = []
-    loop.fire = lambda hook, *_: fired.append(hook)  # type: ignore[method-assign]
+    loop.fire = lambda hook, *_: fired.append(hook)
     step = loop.training_step(logging(1))
     with loop:
         for batch in loop.train([np.ones(4)] * 3):
