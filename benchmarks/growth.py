@@ -30,8 +30,8 @@ import jaxlog
 METRICS = (1, 10, 100, 1000)
 DEVICES = (1, 2, 4, 8)
 NOTES = (
-    "Wanted of the loop's Python: 1000 to 10 at most 1.3. What a window takes includes waits for the",
-    "device, which at 1000 metrics is the one that is busy: that step has nothing else to do.",
+    "Wanted of the loop's Python: 1000 to 10 at most 1.3. What a window takes includes waits for",
+    "the device, which at 1000 metrics is the busy one: that step has nothing else to do.",
 )
 
 
