@@ -49,5 +49,5 @@ class Cost:
 
     @property
     def blocked_secs(self) -> float:
-        """All seconds of the three kinds: what the loop did not train in."""
+        """The sum of the three kinds, in which the loop did not train."""
         return self.fetch_secs + self.reduce_secs + self.write_secs
