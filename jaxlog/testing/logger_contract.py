@@ -194,8 +194,10 @@ class LoggerContract:
         logger = self.make_logger(str(tmp_path / "file" / "logs"))
 
         def log_until_it_is_raised() -> None:
+            turn = threading.Event()
             for step in range(10_000):
                 logger.log_metrics({"a": 1.0}, step)
+                turn.wait(0.001)  # for a thread of which nothing is known but that it writes
 
         def use() -> None:
             logger.log_metrics({"a": 1.0}, 0)
