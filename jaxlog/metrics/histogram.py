@@ -63,7 +63,8 @@ class Histogram(Metric):
         """The counts of one batch.
 
         Args:
-            values: real numbers, any shape; NaN is left out.
+            values: real numbers, any shape; NaN is left out, and XLA takes subnormal numbers, those
+                smaller than 1.2e-38, for 0.
             edges: increasing finite numbers, at least one; `Histogram.exponents(-20, 20)` for
                 values of unknown size, `np.linspace(0, 1, 51)` for known ones.
             mask: bool, the shape of `values` or its leading axes; False does not count.
@@ -83,7 +84,10 @@ class Histogram(Metric):
         if mask is not None:
             kept = kept & leading_mask("Histogram.of", mask, array.shape, "values")
         borders = jnp.asarray(np.asarray(fixed), array.dtype)
-        index = jnp.searchsorted(borders, array.reshape(-1), side="right").astype(jnp.int32)
+        # The bisection unrolled is one elementwise kernel: on a CPU twice as fast as a loop.
+        index = jnp.searchsorted(
+            borders, array.reshape(-1), side="right", method="scan_unrolled"
+        ).astype(jnp.int32)
         size = len(fixed) + 1
         chosen = jnp.where(kept.reshape(-1), index, jnp.full_like(index, size))
         counts = jnp.bincount(chosen, length=size + 1)[:-1].astype(jnp.int32)
