@@ -212,7 +212,7 @@ def beside(x: Any, other: Any) -> Any:
     return replicated(x, mesh)
 
 
-def spread_out(tree: Any, mesh: Any, axes: tuple[str, ...]) -> Any:
+def broadcast_to_shards(tree: Any, mesh: Any, axes: tuple[str, ...]) -> Any:
     """The same value on every shard along the mesh axes: one axis in front, sharded over them."""
     size = math.prod(mesh.shape[axis] for axis in axes)
     spec = jax.sharding.PartitionSpec(axes)

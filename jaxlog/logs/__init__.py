@@ -2,6 +2,6 @@
 
 from jaxlog.logs.hooks import HOOKS, Hook
 from jaxlog.logs.logs import Logs
-from jaxlog.logs.schema import Entry, Options, Schema
+from jaxlog.logs.schema import KeySpec, Options, Schema
 
-__all__ = ["HOOKS", "Entry", "Hook", "Logs", "Options", "Schema"]
+__all__ = ["HOOKS", "Hook", "KeySpec", "Logs", "Options", "Schema"]

@@ -1,7 +1,7 @@
 """The arguments of a log call, checked at trace time; nothing is computed.
 
 `log`, `log_dict`, `Logs.log` and the host's `Loop.log` all pass through `check_call`; those that
-take traced values go on to `lowering.lower_call`.
+take traced values go on to `lowering.normalize_call`.
 """
 
 from __future__ import annotations

@@ -12,12 +12,19 @@ from jax import lax
 from jaxlog.compat import is_checked, traced_for, varying_axes
 from jaxlog.errors import LogArgumentError, SchemaError
 from jaxlog.logs import totals as running
+from jaxlog.logs.accumulator_state import StepState, contribution, merge, neutral
 from jaxlog.logs.arguments import check_call
-from jaxlog.logs.cells import StepCells, contribution, merge, neutral
 from jaxlog.logs.hooks import find_hook
-from jaxlog.logs.lowering import entry_of, lower_call
-from jaxlog.logs.schema import Entry, Schema
-from jaxlog.logs.tape import Tape, blank_row, decode_rows, merge_tapes, pack_cells, push_row
+from jaxlog.logs.normalize import normalize_call, spec_of
+from jaxlog.logs.ring_buffer import (
+    RingBuffer,
+    blank_row,
+    decode_rows,
+    merge_ring_buffers,
+    pack_state,
+    push_row,
+)
+from jaxlog.logs.schema import KeySpec, Schema
 from jaxlog.metrics.foreign import as_metric
 
 __all__ = ["Logs"]
@@ -37,7 +44,7 @@ class Logs:
 
     Attributes:
         schema: what is logged; static.
-        tape: the latest `rows` steps, packed, int32 of shape `(rows, words)`, and the number of
+        ring_buffer: the latest `rows` steps, packed, int32 of shape `(rows, words)`, and the number of
             steps pushed, int32 of shape ().
         totals: packed running reductions of scalars, int32 of shape `(words,)`.
         metrics: running states of logged metrics, by name.
@@ -57,18 +64,20 @@ class Logs:
     def __init__(
         self,
         schema: Schema = Schema(),  # noqa: B008 - immutable
-        tape: Tape | None = None,
+        ring_buffer: RingBuffer | None = None,
         totals: Any = None,
         metrics: dict[str, Any] | None = None,
-        pending: StepCells | None = None,
+        pending: StepState | None = None,
         *,
         explicit: bool = True,
         reduced: tuple[str, ...] = (),
     ) -> None:
         """Use `Logs.empty` or `captured.init`; without arguments this is `Logs.empty()`."""
         self.schema = schema
-        self.tape = Tape.empty(_DEFAULT_ROWS, schema.words) if tape is None else tape
-        self.totals = running.empty_totals(schema) if tape is None else totals
+        self.ring_buffer = (
+            RingBuffer.empty(_DEFAULT_ROWS, schema.words) if ring_buffer is None else ring_buffer
+        )
+        self.totals = running.empty_totals(schema) if ring_buffer is None else totals
         self.metrics = metrics or {}
         self.pending = pending or {}
         self._explicit = explicit
@@ -99,17 +108,17 @@ class Logs:
         states = {e.name: neutral(e)["metric"] for e in schema if e.metric is not None}
         return cls(
             schema,
-            Tape.empty(rows, schema.words),
+            RingBuffer.empty(rows, schema.words),
             running.empty_totals(schema),
             states,
-            {entry.name: neutral(entry) for entry in schema} if explicit else {},
+            {spec.name: neutral(spec) for spec in schema} if explicit else {},
             explicit=explicit,
         )
 
     def _replace(self, **changes: Any) -> Self:
         fields = {
             "schema": self.schema,
-            "tape": self.tape,
+            "ring_buffer": self.ring_buffer,
             "totals": self.totals,
             "metrics": self.metrics,
             "pending": self.pending,
@@ -120,7 +129,7 @@ class Logs:
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Arrays, then the static half."""
-        children = (self.tape, self.totals, self.metrics, self.pending)
+        children = (self.ring_buffer, self.totals, self.metrics, self.pending)
         return children, (self.schema, self._explicit, self._reduced)
 
     @classmethod
@@ -128,7 +137,7 @@ class Logs:
         """The inverse of `tree_flatten`."""
         new = object.__new__(cls)
         new.schema, new._explicit, new._reduced = static
-        new.tape, new.totals, new.metrics, new.pending = children
+        new.ring_buffer, new.totals, new.metrics, new.pending = children
         return new
 
     # ---- the explicit style -----------------------------------------------------------------
@@ -159,45 +168,45 @@ class Logs:
         value = as_metric(value)
         hook = find_hook("training_step")
         checked = check_call(name, value, hook, batch_size=batch_size, mask=mask, **options)
-        logged = lower_call(name, value, checked, batch_size=batch_size, mask=mask)
-        entry = entry_of(logged.call, repeated=True, optional=True)
-        grown = self._with_entry(entry)
-        entry = grown.schema.find(name) or entry
-        cells = contribution(entry, logged.value, logged.weight, logged.mask)
-        pending = grown.pending | {name: merge(entry, grown.pending[name], cells)}
+        logged = normalize_call(name, value, checked, batch_size=batch_size, mask=mask)
+        spec = spec_of(logged.call, repeated=True, optional=True)
+        grown = self._with_spec(spec)
+        spec = grown.schema.find(name) or spec
+        state = contribution(spec, logged.value, logged.weight, logged.mask)
+        pending = grown.pending | {name: merge(spec, grown.pending[name], state)}
         return grown._replace(pending=pending)
 
-    def _with_entry(self, entry: Entry) -> Self:
-        schema = self.schema.with_entry(entry)
+    def _with_spec(self, spec: KeySpec) -> Self:
+        schema = self.schema.with_spec(spec)
         if schema == self.schema:
             return self
-        carry = traced_for(self.tape.steps)
+        carry = traced_for(self.ring_buffer.steps)
         if carry in _CARRIES:
-            new = self.schema.find(entry.name) is None
+            new = self.schema.find(spec.name) is None
             what = "a new key" if new else "a key with another dtype or weighting"
             raise SchemaError(
-                f"logs.log({entry.name!r}, ...) is {what} inside a {carry}, which cannot "
+                f"logs.log({spec.name!r}, ...) is {what} inside a {carry}, which cannot "
                 f"change the structure of the logs; declare it on the logs that go in: "
-                f"logs = logs.log({entry.name!r}, <a value like it>).reset()"
+                f"logs = logs.log({spec.name!r}, <a value like it>).reset()"
             )
         return self._widened(schema)
 
     def _widened(self, schema: Schema) -> Self:
-        """Rows already on the tape say that they did not log the new key."""
+        """Rows already on the ring buffer say that they did not log the new key."""
         wide = type(self).empty(schema, **self._made)
-        for entry in self.schema:
-            if schema.find(entry.name) != entry:
+        for spec in self.schema:
+            if schema.find(spec.name) != spec:
                 raise SchemaError(
-                    f"logs.log({entry.name!r}, ...) with another dtype or weighting than before; "
+                    f"logs.log({spec.name!r}, ...) with another dtype or weighting than before; "
                     f"use one dtype, and batch_size= in each call or in none"
                 )
-        nothing = blank_row(schema.entries[len(self.schema) :])
-        filler = np.broadcast_to(nothing, (self.tape.rows.shape[0], len(nothing)))
-        rows = lax.concatenate([self.tape.rows, filler], 1)
-        tape = Tape(rows, self.tape.steps)
+        nothing = blank_row(schema.specs[len(self.schema) :])
+        filler = np.broadcast_to(nothing, (self.ring_buffer.rows.shape[0], len(nothing)))
+        rows = lax.concatenate([self.ring_buffer.rows, filler], 1)
+        ring_buffer = RingBuffer(rows, self.ring_buffer.steps)
         totals = running.widen_totals(self.schema, schema, self.totals)
         return wide._replace(
-            tape=tape,
+            ring_buffer=ring_buffer,
             totals=totals,
             metrics=wide.metrics | self.metrics,
             pending=wide.pending | self.pending,
@@ -211,23 +220,25 @@ class Logs:
         """
         if not self._explicit:
             raise SchemaError("logs.advance(): a captured step advances its logs by itself")
-        fresh = {entry.name: neutral(entry) for entry in self.schema}
+        fresh = {spec.name: neutral(spec) for spec in self.schema}
         return self.push(self.pending)._replace(pending=fresh)
 
     # ---- steps ------------------------------------------------------------------------------
 
-    def push(self, cells: StepCells, *, batch_size: float = 1.0) -> Self:
+    def push(self, state: StepState, *, batch_size: float = 1.0) -> Self:
         """These logs after one more step.
 
         Args:
-            cells: what the step logged; names left out count as not logged.
+            state: what the step logged; names left out count as not logged.
             batch_size: the weight in means of a value that has none of its own.
         """
-        cells = {e.name: cells[e.name] if e.name in cells else neutral(e) for e in self.schema}
-        totals = running.fold_step(self.schema, self.totals, cells, batch_size)
-        metrics = {name: state.merge(cells[name]["metric"]) for name, state in self.metrics.items()}
-        tape = push_row(self.tape, pack_cells(self.schema, cells))
-        return self._replace(tape=tape, totals=totals, metrics=metrics)
+        state = {e.name: state[e.name] if e.name in state else neutral(e) for e in self.schema}
+        totals = running.fold_step(self.schema, self.totals, state, batch_size)
+        metrics = {
+            name: metric.merge(state[name]["metric"]) for name, metric in self.metrics.items()
+        }
+        ring_buffer = push_row(self.ring_buffer, pack_state(self.schema, state))
+        return self._replace(ring_buffer=ring_buffer, totals=totals, metrics=metrics)
 
     def reset(self) -> Self:
         """Logs of the same schema in which nothing has been logged."""
@@ -242,7 +253,7 @@ class Logs:
         """
         values = running.total_values(self.schema, self.totals)
         computed = {name: metric.compute() for name, metric in self.metrics.items()}
-        return {entry.name: (values | computed)[entry.name] for entry in self.schema}
+        return {spec.name: (values | computed)[spec.name] for spec in self.schema}
 
     def history(self) -> dict[str, np.ndarray]:
         """Name to the values of the latest steps, oldest first: float64, one a step kept.
@@ -250,7 +261,7 @@ class Logs:
         Fetches from the device. NaN stands where a step did not log the key; keys without
         per-step values (a metric with `on_step=False`) are left out.
         """
-        columns = decode_rows(self.schema, self.tape.fetch())
+        columns = decode_rows(self.schema, self.ring_buffer.fetch())
         return {name: column.step_values() for name, column in columns.items() if column.has_steps}
 
     # ---- several logs -----------------------------------------------------------------------
@@ -258,7 +269,7 @@ class Logs:
     @property
     def _made(self) -> dict[str, Any]:
         """The options of `empty` that these logs were made with."""
-        return {"rows": self.tape.rows.shape[0], "explicit": self._explicit}
+        return {"rows": self.ring_buffer.rows.shape[0], "explicit": self._explicit}
 
     def merge(self, other: Logs) -> Self:
         """The logs of both: first the steps of `self`, then those of `other`.
@@ -278,20 +289,22 @@ class Logs:
                 f"both the same options of Logs.empty or capture, and reduce both or neither"
             )
         totals = running.merge_totals(self.schema, self.totals, other.totals)
-        metrics = {name: state.merge(other.metrics[name]) for name, state in self.metrics.items()}
+        metrics = {name: metric.merge(other.metrics[name]) for name, metric in self.metrics.items()}
         pending = {
             e.name: merge(e, self.pending[e.name], other.pending[e.name])
             for e in self.schema
             if e.name in self.pending
         }
-        tape = merge_tapes(self.tape, other.tape)
-        return self._replace(tape=tape, totals=totals, metrics=metrics, pending=pending)
+        ring_buffer = merge_ring_buffers(self.ring_buffer, other.ring_buffer)
+        return self._replace(
+            ring_buffer=ring_buffer, totals=totals, metrics=metrics, pending=pending
+        )
 
     def reduce(self, axis_name: Any) -> Self:
         """The logs of all shards along a mesh axis as one, the same on each.
 
         For use inside `shard_map` or `pmap`. Totals and metric states are reduced by their own
-        rules (weights summed with their numerators); the tape keeps this shard's rows, so its
+        rules (weights summed with their numerators); the ring buffer keeps this shard's rows, so its
         `history` stays local.
 
         Args:
@@ -314,10 +327,10 @@ class Logs:
                     f"{axis!r}; they are reduced already, leave it out"
                 )
         totals = running.reduce_totals(self.schema, self.totals, axis_name)
-        metrics = {name: state.reduce_mesh(axis_name) for name, state in self.metrics.items()}
+        metrics = {name: metric.reduce(axis_name) for name, metric in self.metrics.items()}
         reduced = (*self._reduced, *axes)
         return self._replace(totals=totals, metrics=metrics, reduced=reduced)
 
     def __repr__(self) -> str:
-        names = ", ".join(entry.name for entry in self.schema)
+        names = ", ".join(spec.name for spec in self.schema)
         return f"Logs({names})"

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxlog.logs.roles import Role
+from jaxlog.logs.fields import Field
 
 __all__ = ["offsets", "pack", "pack_host", "stack", "unpack", "unpack_host"]
 
@@ -23,32 +23,32 @@ __all__ = ["offsets", "pack", "pack_host", "stack", "unpack", "unpack_host"]
 _CHUNK = 32
 
 
-def offsets(roles: Sequence[Role]) -> list[int]:
-    """The first word of each role in a packed row."""
+def offsets(fields: Sequence[Field]) -> list[int]:
+    """The first word of each field in a packed row."""
     starts, at = [], 0
-    for role in roles:
+    for field in fields:
         starts.append(at)
-        at += role.words
+        at += field.words
     return starts
 
 
-def pack(values: Sequence[jax.Array], roles: Sequence[Role]) -> jax.Array:
-    """Scalars of the roles' dtypes as one int32 array of shape `(words,)`."""
+def pack(values: Sequence[jax.Array], fields: Sequence[Field]) -> jax.Array:
+    """Scalars of the fields' dtypes as one int32 array of shape `(words,)`."""
     words: list[jax.Array] = []
-    for value, role in zip(values, roles, strict=True):
+    for value, field in zip(values, fields, strict=True):
         bits = lax.bitcast_convert_type(value, jnp.int32)
-        words.extend([bits] if role.words == 1 else [bits[0], bits[1]])
+        words.extend([bits] if field.words == 1 else [bits[0], bits[1]])
     chunks = [_chunk(words[at : at + _CHUNK]) for at in range(0, len(words), _CHUNK)]
     if not chunks:
         return jnp.zeros((0,), jnp.int32)
     return chunks[0] if len(chunks) == 1 else lax.concatenate(chunks, 0)
 
 
-def stack(values: Sequence[jax.Array], role: Role) -> jax.Array:
-    """Scalars of one role as an array of its dtype, shape `(len(values),)`."""
-    words = pack(values, [role] * len(values))
-    bits = words if role.words == 1 else words.reshape(len(values), role.words)
-    return lax.bitcast_convert_type(bits, jnp.dtype(role.dtype))
+def stack(values: Sequence[jax.Array], field: Field) -> jax.Array:
+    """Scalars of one field as an array of its dtype, shape `(len(values),)`."""
+    words = pack(values, [field] * len(values))
+    bits = words if field.words == 1 else words.reshape(len(values), field.words)
+    return lax.bitcast_convert_type(bits, jnp.dtype(field.dtype))
 
 
 def _chunk(words: Sequence[jax.Array]) -> jax.Array:
@@ -59,31 +59,31 @@ def _chunk(words: Sequence[jax.Array]) -> jax.Array:
     return row
 
 
-def unpack(row: jax.Array, roles: Sequence[Role]) -> list[jax.Array]:
-    """The inverse of `pack` over the last axis: one array a role, of the leading shape."""
+def unpack(row: jax.Array, fields: Sequence[Field]) -> list[jax.Array]:
+    """The inverse of `pack` over the last axis: one array a field, of the leading shape."""
     values = []
-    for start, role in zip(offsets(roles), roles, strict=True):
-        bits = lax.slice_in_dim(row, start, start + role.words, axis=row.ndim - 1)
-        if role.words == 1:
+    for start, field in zip(offsets(fields), fields, strict=True):
+        bits = lax.slice_in_dim(row, start, start + field.words, axis=row.ndim - 1)
+        if field.words == 1:
             bits = lax.squeeze(bits, (row.ndim - 1,))
-        values.append(lax.bitcast_convert_type(bits, jnp.dtype(role.dtype)))
+        values.append(lax.bitcast_convert_type(bits, jnp.dtype(field.dtype)))
     return values
 
 
-def pack_host(values: Sequence[np.ndarray], roles: Sequence[Role]) -> np.ndarray:
+def pack_host(values: Sequence[np.ndarray], fields: Sequence[Field]) -> np.ndarray:
     """`pack` of numpy scalars, without a program."""
     bits = [
-        np.asarray(value, role.dtype).reshape(1).view(np.int32)
-        for value, role in zip(values, roles, strict=True)
+        np.asarray(value, field.dtype).reshape(1).view(np.int32)
+        for value, field in zip(values, fields, strict=True)
     ]
     return np.concatenate([np.zeros((0,), np.int32), *bits])
 
 
-def unpack_host(rows: np.ndarray, roles: Sequence[Role]) -> list[np.ndarray]:
+def unpack_host(rows: np.ndarray, fields: Sequence[Field]) -> list[np.ndarray]:
     """The inverse of `pack` for fetched rows of shape `(n, words)`: views of shape `(n,)`."""
     rows = np.ascontiguousarray(rows)
     columns = []
-    for start, role in zip(offsets(roles), roles, strict=True):
-        bits = np.ascontiguousarray(rows[:, start : start + role.words])
-        columns.append(bits.view(role.dtype)[:, 0])
+    for start, field in zip(offsets(fields), fields, strict=True):
+        bits = np.ascontiguousarray(rows[:, start : start + field.words])
+        columns.append(bits.view(field.dtype)[:, 0])
     return columns

@@ -17,15 +17,15 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from jaxlog.compat import beside
-from jaxlog.logs.cells import StepCells, neutral
-from jaxlog.logs.schema import Schema, Spread
-from jaxlog.logs.tape import pack_cells
+from jaxlog.logs.accumulator_state import StepState, neutral
+from jaxlog.logs.ring_buffer import pack_state
+from jaxlog.logs.schema import Schema, ShardAxes
 
 __all__ = ["Part", "Recording"]
 
 
 class Part(NamedTuple):
-    """What the entries of one schema logged, on one shard or on all together.
+    """What the specs of one schema logged, on one shard or on all together.
 
     Attributes:
         rows: int32, shape `(rows, words)`; one packed row a step.
@@ -49,19 +49,19 @@ class Part(NamedTuple):
         words = np.zeros((rows, schema.words), np.int32)
         return cls(words, once, jax.tree.map(lambda x: _repeated(x, rows), each))
 
-    def advance(self, schema: Schema, cells: StepCells, at: Any) -> tuple[Self, jax.Array]:
+    def advance(self, schema: Schema, state: StepState, at: Any) -> tuple[Self, jax.Array]:
         """This part after one more step, and the step's packed row.
 
         Args:
             schema: what is logged.
-            cells: what the step logged.
+            state: what the step logged.
             at: which row it is, int32, shape ().
         """
-        row = pack_cells(schema, cells)
-        states = {name: cells[name]["metric"] for name in self.states}
+        row = pack_state(schema, state)
+        states = {name: state[name]["metric"] for name in self.states}
         return type(self)(
             _set(self.rows, row, at),
-            {name: state.merge(cells[name]["metric"]) for name, state in self.metrics.items()},
+            {name: metric.merge(state[name]["metric"]) for name, metric in self.metrics.items()},
             jax.tree.map(lambda all_steps, x: _set(all_steps, x, at), self.states, states),
         ), row
 
@@ -84,15 +84,15 @@ class Recording:
         whole: what the step logs as one.
         shards: what the shards of a shard_map log, each leaf with an axis of shards in front; None
             where there are none.
-        due: whether the step to come is written, bool, shape (); None where nobody asks.
+        should_write: whether the step to come is written, bool, shape (); None where nobody asks.
     """
 
     def __init__(
-        self, schema: Schema, steps: Any, whole: Part, shards: Part | None, due: Any = None
+        self, schema: Schema, steps: Any, whole: Part, shards: Part | None, should_write: Any = None
     ) -> None:
         """Use `Recording.empty`."""
         self.schema = schema
-        self.due = due
+        self.should_write = should_write
         self.steps = steps
         self.whole = whole
         self.shards = shards
@@ -102,15 +102,15 @@ class Recording:
         """A recording with room for that many steps; numpy, so that making one compiles nothing."""
         whole, kept = schema.part(on_mesh=False), schema.part(on_mesh=True)
         shards = None
-        if (spread := spread_of(kept)) is not None:
+        if (shard_axes := shard_axes_of(kept)) is not None:
             part = Part.empty(kept, rows)
-            shards = jax.tree.map(lambda x: _repeated(x, spread.size), part)
+            shards = jax.tree.map(lambda x: _repeated(x, shard_axes.size), part)
         return cls(schema, np.zeros((), np.int32), Part.empty(whole, rows), shards)
 
     @property
     def arrays(self) -> tuple[Any, Any, Any, Any]:
         """All but the schema: `Recording(schema, *arrays)` is this again."""
-        return self.steps, self.whole, self.shards, self.due
+        return self.steps, self.whole, self.shards, self.should_write
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Schema]:
         """Arrays, then the static half."""
@@ -121,59 +121,59 @@ class Recording:
         """The inverse of `tree_flatten`."""
         return cls(schema, *children)
 
-    def when(self, due: Any) -> Self:
+    def when(self, should_write: Any) -> Self:
         """This recording, before a step that is written or not."""
-        return type(self)(self.schema, self.steps, self.whole, self.shards, due)
+        return type(self)(self.schema, self.steps, self.whole, self.shards, should_write)
 
     @property
-    def spread(self) -> Spread | None:
+    def shard_axes(self) -> ShardAxes | None:
         """The shards that are kept apart."""
-        return spread_of(self.schema.part(on_mesh=True))
+        return shard_axes_of(self.schema.part(on_mesh=True))
 
-    def push(self, cells: StepCells) -> tuple[Self, Any]:
+    def push(self, state: StepState) -> tuple[Self, Any]:
         """`(this recording after one more step, the step's packed rows)`.
 
         The rows are int32: `(words,)` of the whole, and `(shards, words)` of the shards or None.
 
         Args:
-            cells: what the step logged; names left out count as not logged.
+            state: what the step logged; names left out count as not logged.
         """
         whole, kept = self.schema.part(on_mesh=False), self.schema.part(on_mesh=True)
-        cells = {e.name: cells[e.name] if e.name in cells else neutral(e) for e in whole} | {
-            e.name: cells[e.name] for e in kept if e.name in cells
+        state = {e.name: state[e.name] if e.name in state else neutral(e) for e in whole} | {
+            e.name: state[e.name] for e in kept if e.name in state
         }
         at = lax.rem(self.steps, jnp.int32(self.whole.rows.shape[0]))
-        part, row = self.whole.advance(whole, cells, at)
+        part, row = self.whole.advance(whole, state, at)
         shards, shard_row = self.shards, None
         if shards is not None:
-            shards, shard_row = _advance_shards(kept, shards, cells, at)
+            shards, shard_row = _advance_shards(kept, shards, state, at)
         steps = self.steps + jnp.int32(1)
         # What is donated comes back, or JAX warns of a buffer that it cannot use.
-        return type(self)(self.schema, steps, part, shards, self.due), (row, shard_row)
+        return type(self)(self.schema, steps, part, shards, self.should_write), (row, shard_row)
 
 
-def spread_of(schema: Schema) -> Spread | None:
-    """The shards of entries that are all kept apart; None if there is no such entry."""
-    return next((entry.spread for entry in schema), None)
+def shard_axes_of(schema: Schema) -> ShardAxes | None:
+    """The shards of specs that are all kept apart; None if there is no such spec."""
+    return next((spec.shard_axes for spec in schema), None)
 
 
-def _advance_shards(schema: Schema, part: Part, cells: StepCells, at: Any) -> tuple[Part, Any]:
+def _advance_shards(schema: Schema, part: Part, state: StepState, at: Any) -> tuple[Part, Any]:
     """`Part.advance` on every shard for itself: no shard hears of another."""
-    spread = spread_of(schema)
-    assert spread is not None  # there are shards
-    mine = {entry.name: cells[entry.name] for entry in schema if entry.name in cells}
+    shard_axes = shard_axes_of(schema)
+    assert shard_axes is not None  # there are shards
+    mine = {spec.name: state[spec.name] for spec in schema if spec.name in state}
 
-    def advance(part: Part, mine: StepCells, at: Any) -> tuple[Part, Any]:
+    def advance(part: Part, mine: StepState, at: Any) -> tuple[Part, Any]:
         part, mine = jax.tree.map(lambda x: jnp.squeeze(x, 0), (part, mine))
-        missing = {entry.name: neutral(entry) for entry in schema}
+        missing = {spec.name: neutral(spec) for spec in schema}
         return jax.tree.map(lambda x: x[None], part.advance(schema, missing | mine, at))
 
-    sharded = PartitionSpec(spread.axes)
+    sharded = PartitionSpec(shard_axes.axes)
     return jax.shard_map(
         advance,
-        mesh=spread.mesh,
+        mesh=shard_axes.mesh,
         in_specs=(sharded, sharded, PartitionSpec()),
         out_specs=sharded,
-        axis_names=set(spread.axes),
+        axis_names=set(shard_axes.axes),
         check_vma=False,
     )(part, mine, at)

@@ -1,7 +1,7 @@
 """What is logged, known before anything runs: the static half of `Logs`.
 
-A `Schema` is an ordered set of `Entry`s, one a name. An entry says how the calls of one step fold
-into its *cells* (device values, one per role of `roles.py`) and so which columns its rows have.
+A `Schema` is an ordered set of `KeySpec`s, one a name. An spec says how the calls of one step fold
+into its *state* (device values, one per field of `fields.py`) and so which columns its rows have.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxlog.errors import SchemaError
-from jaxlog.logs.roles import Role, scalar_roles, wider
+from jaxlog.logs.fields import Field, scalar_fields, wider
 
-__all__ = ["Entry", "LeafSpec", "Options", "Schema", "Spread", "check_same_options"]
+__all__ = ["KeySpec", "LeafSpec", "Options", "Schema", "ShardAxes", "check_same_options"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class LeafSpec:
 
 
 @dataclasses.dataclass(frozen=True)
-class Spread:
+class ShardAxes:
     """The shards that keep what they logged under a name apart, until the host reduces it.
 
     A reduction inside the step would be a collective in every step.
@@ -83,36 +83,36 @@ class Spread:
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class KeySpec:
     """All that is known of one logged name.
 
     Attributes:
         name: the key as given to `log`.
         options: what the calls said.
-        roles: the cells of a scalar, in the order of the table above; `("units",)` or nothing
+        fields: the state of a scalar, in the order of the table above; `("units",)` or nothing
             for a metric.
         metric: tree structure of the metric state, or None for a scalar.
         leaves: shapes and dtypes of the state's leaves.
-        spread: over which shards it is kept apart; None where the step itself reduces it.
+        shard_axes: over which shards it is kept apart; None where the step itself reduces it.
         lazy: whether some call of it is evaluated only at steps that are written.
     """
 
     name: str
     options: Options
-    roles: tuple[Role, ...]
+    fields: tuple[Field, ...]
     metric: Any = None
     leaves: tuple[LeafSpec, ...] = ()
-    spread: Spread | None = None
+    shard_axes: ShardAxes | None = None
     lazy: bool = False
 
     @property
-    def columns(self) -> tuple[Role, ...]:
-        """What one row of the tape holds for this entry."""
+    def columns(self) -> tuple[Field, ...]:
+        """What one row of the ring buffer holds for this spec."""
         if self.metric is None:
-            return self.roles
+            return self.fields
         has_value = self.options.on_step and not self.keeps_states
-        value = (Role("value", "float32"),) if has_value else ()
-        return value + self.roles
+        value = (Field("value", "float32"),) if has_value else ()
+        return value + self.fields
 
     @property
     def keeps_states(self) -> bool:
@@ -120,24 +120,24 @@ class Entry:
 
         The value of a step is that of the states of all its shards, merged.
         """
-        return self.metric is not None and self.options.on_step and self.spread is not None
+        return self.metric is not None and self.options.on_step and self.shard_axes is not None
 
     @property
     def on_mesh(self) -> bool:
-        """Whether its cells have one axis in front, of the shards of a shard_map."""
-        return self.spread is not None and self.spread.mesh is not None
+        """Whether its state have one axis in front, of the shards of a shard_map."""
+        return self.shard_axes is not None and self.shard_axes.mesh is not None
 
     @property
     def weighs_by_batch(self) -> bool:
-        """Whether a mean of this entry needs the size of its batch."""
+        """Whether a mean of this spec needs the size of its batch."""
         return self.metric is None and self.options.reduce_fx == "mean" and _split(self)[0]
 
-    def role(self, name: str) -> Role | None:
-        """The role of that name, if this entry has it."""
-        return next((role for role in self.roles if role.name == name), None)
+    def field(self, name: str) -> Field | None:
+        """The field of that name, if this spec has it."""
+        return next((field for field in self.fields if field.name == name), None)
 
-    def join(self, other: Entry) -> Entry:
-        """The least entry that can hold what either holds.
+    def join(self, other: KeySpec) -> KeySpec:
+        """The least spec that can hold what either holds.
 
         Raises:
             SchemaError: the two disagree about an option or about what is logged.
@@ -152,22 +152,22 @@ class Entry:
                 f"{self.name!r} is logged as two different things: once as {_kind(self)}, once as "
                 f"{_kind(other)}; give one of them another name"
             )
-        alike = self.spread == other.spread
-        kept = {"spread": self.spread if alike else None, "lazy": self.lazy or other.lazy}
+        alike = self.shard_axes == other.shard_axes
+        kept = {"shard_axes": self.shard_axes if alike else None, "lazy": self.lazy or other.lazy}
         if self.metric is not None:
-            return dataclasses.replace(self if self.roles else other, **kept)
-        roles = _join_roles(self, other, repeated=not alike)
-        return dataclasses.replace(self, roles=roles, **kept)
+            return dataclasses.replace(self if self.fields else other, **kept)
+        fields = _join_fields(self, other, repeated=not alike)
+        return dataclasses.replace(self, fields=fields, **kept)
 
-    def optional(self) -> Entry:
-        """This entry, able to say that a step did not log it."""
-        if self.role("units") or self.role("weight"):
+    def optional(self) -> KeySpec:
+        """This spec, able to say that a step did not log it."""
+        if self.field("units") or self.field("weight"):
             return self
-        return dataclasses.replace(self, roles=(*self.roles, Role("units", "int32")))
+        return dataclasses.replace(self, fields=(*self.fields, Field("units", "int32")))
 
 
-def _kind(entry: Entry) -> str:
-    return "a number" if entry.metric is None else f"the metric {entry.metric}"
+def _kind(spec: KeySpec) -> str:
+    return "a number" if spec.metric is None else f"the metric {spec.metric}"
 
 
 def check_same_options(name: str, a: Options, b: Options) -> None:
@@ -193,107 +193,109 @@ def check_same_options(name: str, a: Options, b: Options) -> None:
         )
 
 
-def _join_roles(a: Entry, b: Entry, *, repeated: bool) -> tuple[Role, ...]:
+def _join_fields(a: KeySpec, b: KeySpec, *, repeated: bool) -> tuple[Field, ...]:
     reduce_fx = a.options.reduce_fx
     counts = ("units", "weight")
-    dtypes = {role.dtype for entry in (a, b) for role in entry.roles if role.name not in counts}
+    dtypes = {field.dtype for spec in (a, b) for field in spec.fields if field.name not in counts}
     dtype = dtypes.pop() if len(dtypes) == 1 else wider(dtypes)
-    names = {role.name for entry in (a, b) for role in entry.roles}
+    names = {field.name for spec in (a, b) for field in spec.fields}
     if reduce_fx != "mean":
-        return scalar_roles(
+        return scalar_fields(
             reduce_fx, dtype, weighting="batch", repeated=True, optional="units" in names
         )
-    both = [_split(entry) for entry in (a, b)]
+    both = [_split(spec) for spec in (a, b)]
     by_batch = any(batch for batch, _ in both)
     explicit = any(weighted for _, weighted in both)
     repeated = repeated or bool({"total", "wtotal"} & names) or (by_batch and explicit)
-    roles: tuple[Role, ...] = ()
+    fields: tuple[Field, ...] = ()
     if by_batch:
         optional = explicit or "units" in names
-        roles += scalar_roles(
+        fields += scalar_fields(
             "mean", dtype, weighting="batch", repeated=repeated, optional=optional
         )
     if explicit:
-        roles += scalar_roles("mean", dtype, weighting="explicit", repeated=repeated, optional=True)
-    return roles
+        fields += scalar_fields(
+            "mean", dtype, weighting="explicit", repeated=repeated, optional=True
+        )
+    return fields
 
 
-def _split(entry: Entry) -> tuple[bool, bool]:
-    """Whether an entry has a part weighed by batch size, and one with explicit weights."""
-    weighted = entry.role("weight") is not None
-    return (entry.role("total") is not None or not weighted), weighted
+def _split(spec: KeySpec) -> tuple[bool, bool]:
+    """Whether an spec has a part weighed by batch size, and one with explicit weights."""
+    weighted = spec.field("weight") is not None
+    return (spec.field("total") is not None or not weighted), weighted
 
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """An ordered set of entries with distinct names; hashable, so it can key a compile cache."""
+    """An ordered set of specs with distinct names; hashable, so it can key a compile cache."""
 
-    entries: tuple[Entry, ...] = ()
+    specs: tuple[KeySpec, ...] = ()
 
     def __hash__(self) -> int:
         return self._hash
 
     @functools.cached_property
     def _hash(self) -> int:
-        """Taken once: `jax.jit` asks for it at every call, and there may be a thousand entries."""
-        return hash(self.entries)
+        """Taken once: `jax.jit` asks for it at every call, and there may be a thousand specs."""
+        return hash(self.specs)
 
     def __reduce__(self) -> Any:
         # What is cached stays here: the hash of a string is another in the next process.
-        return type(self), (self.entries,)
+        return type(self), (self.specs,)
 
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.entries)
+    def __iter__(self) -> Iterator[KeySpec]:
+        return iter(self.specs)
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.specs)
 
-    def find(self, name: str) -> Entry | None:
-        """The entry of that name, if there is one."""
-        return next((entry for entry in self.entries if entry.name == name), None)
+    def find(self, name: str) -> KeySpec | None:
+        """The spec of that name, if there is one."""
+        return next((spec for spec in self.specs if spec.name == name), None)
 
     @functools.cached_property
     def words(self) -> int:
-        """Width of a row of the tape in 32-bit words."""
-        return sum(role.words for entry in self.entries for role in entry.columns)
+        """Width of a row of the ring buffer in 32-bit words."""
+        return sum(field.words for spec in self.specs for field in spec.columns)
 
     @functools.cached_property
     def lazy(self) -> bool:
         """Whether a step has to be told if it is one that is written."""
-        return any(entry.lazy for entry in self.entries)
+        return any(spec.lazy for spec in self.specs)
 
     @functools.cached_property
     def has_bar(self) -> bool:
         """Whether a progress bar shows some value of each step."""
-        return any(e.options.prog_bar and e.options.on_step for e in self.entries)
+        return any(e.options.prog_bar and e.options.on_step for e in self.specs)
 
     @functools.cached_property
     def on_mesh(self) -> Schema:
-        """The entries whose cells have an axis of shards in front."""
-        return Schema(tuple(entry for entry in self.entries if entry.on_mesh))
+        """The specs whose state have an axis of shards in front."""
+        return Schema(tuple(spec for spec in self.specs if spec.on_mesh))
 
     @functools.cached_property
     def whole(self) -> Schema:
-        """The entries whose cells have no axis of shards."""
-        return Schema(tuple(entry for entry in self.entries if not entry.on_mesh))
+        """The specs whose state have no axis of shards."""
+        return Schema(tuple(spec for spec in self.specs if not spec.on_mesh))
 
     def part(self, *, on_mesh: bool) -> Schema:
         """`on_mesh` or `whole`."""
         return self.on_mesh if on_mesh else self.whole
 
-    def with_entry(self, entry: Entry) -> Schema:
-        """This schema with one more entry, joined to the one of its name if there is one."""
-        found = self.find(entry.name)
+    def with_spec(self, spec: KeySpec) -> Schema:
+        """This schema with one more spec, joined to the one of its name if there is one."""
+        found = self.find(spec.name)
         if found is None:
-            return Schema((*self.entries, entry))
-        joined = found.join(entry)
-        return Schema(tuple(joined if e.name == entry.name else e for e in self.entries))
+            return Schema((*self.specs, spec))
+        joined = found.join(spec)
+        return Schema(tuple(joined if e.name == spec.name else e for e in self.specs))
 
     def join(self, other: Schema) -> Schema:
         """The least schema that holds what either logs; what only one logs becomes optional."""
-        names = {entry.name for entry in other}
-        joined = Schema(tuple(e if e.name in names else e.optional() for e in self.entries))
-        for entry in other:
-            known = self.find(entry.name) is not None
-            joined = joined.with_entry(entry if known else entry.optional())
+        names = {spec.name for spec in other}
+        joined = Schema(tuple(e if e.name in names else e.optional() for e in self.specs))
+        for spec in other:
+            known = self.find(spec.name) is not None
+            joined = joined.with_spec(spec if known else spec.optional())
         return joined

@@ -18,11 +18,11 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxlog.logs.cells import Cells, neutral, strong
-from jaxlog.logs.kinds import Kind, kinds_of
+from jaxlog.logs.accumulator_state import AccumulatorState, neutral, strong
+from jaxlog.logs.fields import Field
+from jaxlog.logs.layout import LayoutGroup, layout_groups
 from jaxlog.logs.packing import stack
-from jaxlog.logs.roles import Role
-from jaxlog.logs.schema import Entry, Schema
+from jaxlog.logs.schema import KeySpec, Schema
 
 __all__ = [
     "empty_totals",
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 Pair = tuple[jax.Array, jax.Array]
-Totals = dict[str, Any]  # of one kind: role -> Pair (sums) or array (extrema), shape (k,)
+Totals = dict[str, Any]  # of one group: field -> Pair (sums) or array (extrema), shape (k,)
 
 
 def _float(value: float) -> jax.Array:
@@ -71,27 +71,29 @@ def _scale(pair: Pair, factor: jax.Array) -> Pair:
     return pair[0] * factor, pair[1] * factor
 
 
-def _sums(entry: Entry) -> tuple[str, ...]:
-    """The totals of an entry that are sums."""
-    return {"mean": ("num", "den"), "sum": ("num",)}.get(entry.options.reduce_fx, ())
+def _sums(spec: KeySpec) -> tuple[str, ...]:
+    """The totals of an spec that are sums."""
+    return {"mean": ("num", "den"), "sum": ("num",)}.get(spec.options.reduce_fx, ())
 
 
-def _kinds(schema: Schema) -> list[Kind]:
-    return [kind for kind in kinds_of(schema) if kind.first.metric is None]
+def _groups(schema: Schema) -> list[LayoutGroup]:
+    return [group for group in layout_groups(schema) if group.first.metric is None]
 
 
-def _layout(kind: Kind) -> list[Role]:
-    """What stands in the words for each entry of a kind: one array a role, then the next kind."""
-    roles = [
-        Role(f"{name}_{part}", "float32") for name in _sums(kind.first) for part in ("high", "low")
+def _layout(group: LayoutGroup) -> list[Field]:
+    """What stands in the words for each spec of a group: one array a field, then the next group."""
+    fields = [
+        Field(f"{name}_{part}", "float32")
+        for name in _sums(group.first)
+        for part in ("high", "low")
     ]
-    return roles or [kind.first.roles[0]]
+    return fields or [group.first.fields[0]]
 
 
 def _to_words(totals: Sequence[Totals]) -> jax.Array:
     arrays: list[jax.Array] = []
-    for kind in totals:
-        for total in kind.values():
+    for group in totals:
+        for total in group.values():
             arrays += total if isinstance(total, tuple) else [total]
     if not arrays:
         return jnp.zeros((0,), jnp.int32)
@@ -101,35 +103,35 @@ def _to_words(totals: Sequence[Totals]) -> jax.Array:
 
 def _from_words(schema: Schema, words: Any) -> list[Totals]:
     totals, at = [], 0
-    for kind in _kinds(schema):
+    for group in _groups(schema):
         arrays = []
-        for role in _layout(kind):
-            size = len(kind.entries) * role.words
+        for field in _layout(group):
+            size = len(group.specs) * field.words
             bits = lax.slice_in_dim(words, at, at + size)
-            bits = bits if role.words == 1 else bits.reshape(len(kind.entries), role.words)
-            arrays.append(lax.bitcast_convert_type(bits, jnp.dtype(role.dtype)))
+            bits = bits if field.words == 1 else bits.reshape(len(group.specs), field.words)
+            arrays.append(lax.bitcast_convert_type(bits, jnp.dtype(field.dtype)))
             at += size
         values = iter(arrays)
-        if sums := _sums(kind.first):
-            totals.append({role: (next(values), next(values)) for role in sums})
+        if sums := _sums(group.first):
+            totals.append({field: (next(values), next(values)) for field in sums})
         else:
-            totals.append({kind.first.options.reduce_fx: next(values)})
+            totals.append({group.first.options.reduce_fx: next(values)})
     return totals
 
 
 def empty_totals(schema: Schema) -> np.ndarray:
     """Packed totals of no step at all; int32, shape `(words,)`; numpy, compiles nothing."""
     words = [np.zeros((0,), np.int32)]
-    for kind in _kinds(schema):
-        nothing = neutral(kind.first).get(kind.first.options.reduce_fx, np.float32(0))
-        for role in _layout(kind):
-            start = np.zeros((), role.dtype) if _sums(kind.first) else nothing
-            words.append(np.full(len(kind.entries), start, role.dtype).view(np.int32))
+    for group in _groups(schema):
+        nothing = neutral(group.first).get(group.first.options.reduce_fx, np.float32(0))
+        for field in _layout(group):
+            start = np.zeros((), field.dtype) if _sums(group.first) else nothing
+            words.append(np.full(len(group.specs), start, field.dtype).view(np.int32))
     return np.concatenate(words)
 
 
 def widen_totals(old: Schema, new: Schema, words: Any) -> jax.Array:
-    """Totals of the schema `old` as those of `new`, which has all its entries and more."""
+    """Totals of the schema `old` as those of `new`, which has all its specs and more."""
     before, after = _places(old), _places(new)
     fresh = empty_totals(new)
     source = np.arange(len(fresh)) + words.shape[0]
@@ -142,11 +144,11 @@ def _places(schema: Schema) -> dict[str, np.ndarray]:
     """Name to the words that belong to it."""
     found: dict[str, list[np.ndarray]] = {}
     at = 0
-    for kind in _kinds(schema):
-        for role in _layout(kind):
-            for entry in kind.entries:
-                found.setdefault(entry.name, []).append(np.arange(at, at + role.words))
-                at += role.words
+    for group in _groups(schema):
+        for field in _layout(group):
+            for spec in group.specs:
+                found.setdefault(spec.name, []).append(np.arange(at, at + field.words))
+                at += field.words
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
@@ -161,55 +163,57 @@ def merge_totals(schema: Schema, a: Any, b: Any) -> jax.Array:
 def _merge(a: Sequence[Totals], b: Sequence[Totals]) -> list[Totals]:
     return [
         {
-            role: _EXTREMA[role](total, right[role])
-            if role in _EXTREMA
-            else _add(total, right[role])
-            for role, total in left.items()
+            field: _EXTREMA[field](total, right[field])
+            if field in _EXTREMA
+            else _add(total, right[field])
+            for field, total in left.items()
         }
         for left, right in zip(a, b, strict=True)
     ]
 
 
-def fold_step(schema: Schema, words: Any, cells: dict[str, Cells], batch_size: float) -> jax.Array:
+def fold_step(
+    schema: Schema, words: Any, state: dict[str, AccumulatorState], batch_size: float
+) -> jax.Array:
     """The totals after one more step.
 
     Args:
         schema: what is logged.
         words: packed totals so far.
-        cells: what the step logged, every scalar of the schema.
+        state: what the step logged, every scalar of the schema.
         batch_size: the weight in means of a value that has none of its own.
     """
-    step = [_step(kind, _side_by_side(kind, cells), batch_size) for kind in _kinds(schema)]
+    step = [_step(group, _side_by_side(group, state), batch_size) for group in _groups(schema)]
     return _to_words(_merge(_from_words(schema, words), step))
 
 
-def _side_by_side(kind: Kind, cells: dict[str, Cells]) -> Cells:
-    """The cells of a kind's entries, one array of shape `(k,)` a role.
+def _side_by_side(group: LayoutGroup, state: dict[str, AccumulatorState]) -> AccumulatorState:
+    """The state of a group's specs, one array of shape `(k,)` a field.
 
-    What follows is then as large a program for a thousand entries as for one.
+    What follows is then as large a program for a thousand specs as for one.
     """
     return {
-        role.name: stack([cells[entry.name][role.name] for entry in kind.entries], role)
-        for role in kind.first.roles
+        field.name: stack([state[spec.name][field.name] for spec in group.specs], field)
+        for field in group.first.fields
     }
 
 
-def _step(kind: Kind, cells: Cells, batch_size: float) -> Totals:
-    entry, fx = kind.first, kind.first.options.reduce_fx
+def _step(group: LayoutGroup, state: AccumulatorState, batch_size: float) -> Totals:
+    spec, fx = group.first, group.first.options.reduce_fx
     if fx != "mean":
-        return {"num": _pair(cells["sum"])} if fx == "sum" else {fx: cells[fx]}
-    zero = jnp.zeros((len(kind.entries),), jnp.float32)
+        return {"num": _pair(state["sum"])} if fx == "sum" else {fx: state[fx]}
+    zero = jnp.zeros((len(group.specs),), jnp.float32)
     num, den = (zero, zero), (zero, zero)
-    if entry.role("weight") is not None:
-        weight = strong(cells["weight"], "float32")
-        weighted = "wtotal" in cells
-        part = _pair(cells["wtotal"]) if weighted else _scale(_pair(cells["raw"]), weight)
+    if spec.field("weight") is not None:
+        weight = strong(state["weight"], "float32")
+        weighted = "wtotal" in state
+        part = _pair(state["wtotal"]) if weighted else _scale(_pair(state["raw"]), weight)
         num, den = _add(num, part), _add(den, (weight, zero))
-    if entry.role("total") is not None or entry.role("weight") is None:
-        units = strong(cells.get("units", jnp.ones(zero.shape, jnp.int32)), "float32")
+    if spec.field("total") is not None or spec.field("weight") is None:
+        units = strong(state.get("units", jnp.ones(zero.shape, jnp.int32)), "float32")
         size = jnp.where(units > 0, _float(batch_size), _float(0))
         mean_scale = size / jnp.maximum(units, _float(1))
-        value = cells["total"] if "total" in cells else cells["raw"]
+        value = state["total"] if "total" in state else state["raw"]
         num = _add(num, _scale(_pair(value), mean_scale))
         den = _add(den, (size, zero))
     return {"num": num, "den": den}
@@ -218,9 +222,9 @@ def _step(kind: Kind, cells: Cells, batch_size: float) -> Totals:
 def total_values(schema: Schema, words: Any) -> dict[str, jax.Array]:
     """Name to reduced value, shape (): a mean of nothing is NaN."""
     return {
-        entry.name: value
-        for kind, values in zip(_kinds(schema), _reduced(schema, words), strict=True)
-        for entry, value in zip(kind.entries, _each(values), strict=True)
+        spec.name: value
+        for group, values in zip(_groups(schema), _reduced(schema, words), strict=True)
+        for spec, value in zip(group.specs, _each(values), strict=True)
     }
 
 
@@ -241,7 +245,7 @@ def _element(values: jax.Array, at: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _reduced(schema: Schema, words: Any) -> list[jax.Array]:
-    """The values of each kind, shape `(k,)`."""
+    """The values of each group, shape `(k,)`."""
     found = []
     for totals in _from_words(schema, words):
         if "den" in totals:
@@ -260,12 +264,12 @@ def _collapse(pair: Pair) -> jax.Array:
 def reduce_totals(schema: Schema, words: Any, axis_name: Any) -> jax.Array:
     """The totals over every shard along the mesh axes `axis_name`, the same on each."""
 
-    def combine(role: str, total: Any) -> Any:
-        if role in _EXTREMA:
-            return (lax.pmin if role == "min" else lax.pmax)(total, axis_name)
+    def combine(field: str, total: Any) -> Any:
+        if field in _EXTREMA:
+            return (lax.pmin if field == "min" else lax.pmax)(total, axis_name)
         high, low = (lax.psum(part, axis_name) for part in total)
         zero = jnp.zeros_like(high)
         return _add((high, zero), (low, zero))
 
     totals = _from_words(schema, words)
-    return _to_words([{role: combine(role, x) for role, x in each.items()} for each in totals])
+    return _to_words([{field: combine(field, x) for field, x in each.items()} for each in totals])

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxlog.logs import Entry, Schema
-from jaxlog.logs.kinds import Kind, kinds_of
+from jaxlog.logs import KeySpec, Schema
+from jaxlog.logs.layout import LayoutGroup, layout_groups
 from jaxlog.logs.recording import Part
-from jaxlog.logs.tape import Column
+from jaxlog.logs.ring_buffer import Column
 from jaxlog.metrics import Metric
 
 __all__ = ["gathered", "latest", "logged"]
@@ -29,104 +29,104 @@ Parts = tuple[Part, Part | None]  # of the step as one, and of the shards of a s
 
 def logged(
     schema: Schema, parts: Parts, count: int
-) -> Iterator[tuple[Kind, Column, dict[str, Metric]]]:
-    """For each kind of entries: what every step logged, and by name the merged states of metrics.
+) -> Iterator[tuple[LayoutGroup, Column, dict[str, Metric]]]:
+    """For each group of specs: what every step logged, and by name the merged states of metrics.
 
     Args:
         schema: what was logged.
         parts: the fetched parts of a recording.
         count: how many rows are in use.
     """
-    for kind in kinds_of(schema):
-        part = parts[kind.first.on_mesh]
-        assert part is not None  # there are entries in it
-        column = _column(kind, part.rows[..., :count, :])
-        if kind.first.keeps_states:
-            name, states = kind.first.name, part.states[kind.first.name]
-            each = _merged(kind.first, jax.tree.map(lambda leaf: leaf[:, :count], states))
+    for group in layout_groups(schema):
+        part = parts[group.first.on_mesh]
+        assert part is not None  # there are specs in it
+        column = _column(group, part.rows[..., :count, :])
+        if group.first.keeps_states:
+            name, states = group.first.name, part.states[group.first.name]
+            each = _merged(group.first, jax.tree.map(lambda leaf: leaf[:, :count], states))
             column, state = _from_states(column, each)
-            yield kind, column, {name: state}
+            yield group, column, {name: state}
             continue
-        found = {e.name: part.metrics[e.name] for e in kind.entries if e.metric is not None}
+        found = {e.name: part.metrics[e.name] for e in group.specs if e.metric is not None}
         if part.rows.ndim == 3:
-            found = {e.name: _merged(e, found[e.name]) for e in kind.entries if e.name in found}
-        yield kind, column, found
+            found = {e.name: _merged(e, found[e.name]) for e in group.specs if e.name in found}
+        yield group, column, found
 
 
 def latest(
     schema: Schema, rows: tuple[np.ndarray, np.ndarray | None]
-) -> Iterator[tuple[Kind, Column]]:
+) -> Iterator[tuple[LayoutGroup, Column]]:
     """What one step logged, by its packed rows: of the step as one, and of the shards."""
-    for kind in kinds_of(schema):
-        row = rows[kind.first.on_mesh]
+    for group in layout_groups(schema):
+        row = rows[group.first.on_mesh]
         if row is not None:
-            yield kind, _column(kind, np.expand_dims(row, -2))
+            yield group, _column(group, np.expand_dims(row, -2))
 
 
-def _column(kind: Kind, rows: np.ndarray) -> Column:
-    """The columns of a kind, shape `(n, k)`, reduced over devices where rows have such an axis."""
-    column = kind.read(rows)
-    return column if rows.ndim == 2 else _fold(column, _speakers(kind.first, len(rows)))
+def _column(group: LayoutGroup, rows: np.ndarray) -> Column:
+    """The columns of a group, shape `(n, k)`, reduced over devices where rows have such an axis."""
+    column = group.read(rows)
+    return column if rows.ndim == 2 else _fold(column, _contributors(group.first, len(rows)))
 
 
-def _speakers(entry: Entry, count: int) -> Sequence[int]:
+def _contributors(spec: KeySpec, count: int) -> Sequence[int]:
     """The devices that are reduced; in a shard_map the others have logged nothing."""
-    group = entry.options.sync_dist_group
-    if entry.on_mesh:
+    group = spec.options.sync_dist_group
+    if spec.on_mesh:
         return range(count)
-    if not entry.options.syncs:
+    if not spec.options.syncs:
         return [0]
     if isinstance(group, tuple) and any(isinstance(part, tuple) for part in group):
         return next(part for part in group if 0 in part)
     return range(count)
 
 
-def _fold(column: Column, speakers: Sequence[int]) -> Column:
+def _fold(column: Column, contributors: Sequence[int]) -> Column:
     """The reduction over the devices that speak, whose axis is the first of `column`."""
-    entry = column.entry
-    chosen = column.take(np.asarray(speakers))
-    if len(speakers) == 1:
-        return Column(entry, {role: cells[0] for role, cells in chosen.cells.items()})
-    if not chosen.cells:
+    spec = column.spec
+    chosen = column.take(np.asarray(contributors))
+    if len(contributors) == 1:
+        return Column(spec, {field: values[0] for field, values in chosen.state.items()})
+    if not chosen.state:
         return chosen
-    cells = {role: values.astype(np.float64) for role, values in chosen.cells.items()}
+    state = {field: values.astype(np.float64) for field, values in chosen.state.items()}
     present = chosen.present()
     units = present.sum(axis=0)
-    reduction = entry.options.reduce_fx
-    if entry.metric is not None:
-        return Column(entry, {"units": units})
+    reduction = spec.options.reduce_fx
+    if spec.metric is not None:
+        return Column(spec, {"units": units})
     if reduction != "mean":
         nothing = {"sum": 0.0, "min": np.inf, "max": -np.inf}[reduction]
-        values = np.where(present, cells[reduction], nothing)
-        return Column(entry, {reduction: getattr(np, reduction)(values, axis=0), "units": units})
+        values = np.where(present, state[reduction], nothing)
+        return Column(spec, {reduction: getattr(np, reduction)(values, axis=0), "units": units})
     folded: dict[str, np.ndarray] = {}
-    if "weight" in cells:
-        weighted = cells.get("wtotal", cells.get("raw", 0.0) * cells["weight"])
-        folded["wtotal"] = np.where(cells["weight"] > 0, weighted, 0.0).sum(axis=0)
-        folded["weight"] = cells["weight"].sum(axis=0)
-    value = cells.get("total", cells.get("raw"))
-    if value is not None and ("weight" not in cells or "total" in cells):
-        each = cells.get("units", present.astype(np.float64))
+    if "weight" in state:
+        weighted = state.get("wtotal", state.get("raw", 0.0) * state["weight"])
+        folded["wtotal"] = np.where(state["weight"] > 0, weighted, 0.0).sum(axis=0)
+        folded["weight"] = state["weight"].sum(axis=0)
+    value = state.get("total", state.get("raw"))
+    if value is not None and ("weight" not in state or "total" in state):
+        each = state.get("units", present.astype(np.float64))
         folded["total"] = np.where(each > 0, value, 0.0).sum(axis=0)
         folded["units"] = each.sum(axis=0)
-    return Column(entry, folded)
+    return Column(spec, folded)
 
 
-def _merged(entry: Entry, states: Metric) -> Metric:
+def _merged(spec: KeySpec, states: Metric) -> Metric:
     """Fetched states of all devices, one axis in front, as one: of those that speak."""
     count = len(jax.tree.leaves(states)[0])
-    chosen = list(_speakers(entry, count))
+    chosen = list(_contributors(spec, count))
     return jax.tree.map(lambda leaf: leaf[chosen], states).to_host().reduce_axes(1)
 
 
 def _from_states(column: Column, states: Metric) -> tuple[Column, Metric]:
     """The values of a metric, shape `(n, 1)`, whose states were kept, and the state of all."""
     count = len(jax.tree.leaves(states)[0])
-    present = column.present()[:, 0] if column.cells else np.ones(count, bool)
+    present = column.present()[:, 0] if column.state else np.ones(count, bool)
     values = np.full((count, 1), np.nan)
     for row in np.flatnonzero(present):
         values[row] = jax.tree.map(lambda leaf, row=row: leaf[row], states).host_compute()
-    return Column(column.entry, {"value": values, **column.cells}), states.reduce_axes(1)
+    return Column(column.spec, {"value": values, **column.state}), states.reduce_axes(1)
 
 
 def gathered(part: Part | None, devices: Sequence[Any] | None = None) -> Part | None:

@@ -91,7 +91,7 @@ class Phase:
                 folds = self.settings.accumulate_grad_batches > 1
                 sheet.fill(table, window.row_of[batches], folds=folds)
                 sheet.reduce_into(self._accumulator_of)
-                if self._due(window.rows).any():
+                if self._should_write(window.rows).any():
                     self._add_histograms(sheet, window.steps[-1])
         for value, (resolved, weight) in zip(window.host, host, strict=True):
             known = dataclasses.replace(value, value=resolved, weight=weight)
@@ -157,7 +157,7 @@ class Phase:
         self._show(table, results)
         visible = table.without({tag for tag, key in table.keys.items() if not key.options.logger})
         steps, times = window.rows, window.row_times
-        chosen = self._due(steps)
+        chosen = self._should_write(steps)
         if window.is_open:
             self._open_row = visible.last_row()
             chosen[-1] = False
@@ -191,7 +191,7 @@ class Phase:
                 tags, each = {key.step_tag: key for key, _ in means}, [x for _, x in means]
                 results.set_steps(tags, np.array(each), training=self.is_training)
 
-    def _due(self, steps: np.ndarray) -> np.ndarray:
+    def _should_write(self, steps: np.ndarray) -> np.ndarray:
         if not self.is_training:
             return np.ones(len(steps), bool)
         every = self.settings.log_every_n_steps

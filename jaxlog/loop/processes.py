@@ -34,7 +34,7 @@ def check_same_schema(name: str, schema: Schema) -> None:
     store = key_value_store()
     if store is None or jax.process_count() == 1:
         return
-    keys = {entry.name: hashlib.sha256(repr(entry).encode()).hexdigest() for entry in schema}
+    keys = {spec.name: hashlib.sha256(repr(spec).encode()).hexdigest() for spec in schema}
     store.set(f"{name}/keys/{jax.process_index()}", json.dumps(keys))
     if jax.process_index() == 0:
         # One process compares, so that all hear the same.

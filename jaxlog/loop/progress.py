@@ -51,14 +51,14 @@ class ProgressValues:
         del self._flying[key]
         arrived = self._pipeline.drain.read(rows)
         found: dict[str, float] = {}
-        for kind, column in latest(schema, arrived):
+        for group, column in latest(schema, arrived):
             # A metric of several shards has no value here: it comes with its window.
-            if not column.has_steps or not kind.first.options.on_step:
+            if not column.has_steps or not group.first.options.on_step:
                 continue
-            each = zip(kind.entries, column.step_values()[0], column.present()[0], strict=True)
-            for entry, value, is_present in each:
-                if is_present and entry.options.prog_bar:
-                    found[Key(entry.name, entry.options, suffix).step_tag] = float(value)
+            each = zip(group.specs, column.step_values()[0], column.present()[0], strict=True)
+            for spec, value, is_present in each:
+                if is_present and spec.options.prog_bar:
+                    found[Key(spec.name, spec.options, suffix).step_tag] = float(value)
         return found
 
 

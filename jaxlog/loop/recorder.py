@@ -93,7 +93,7 @@ class Recorder:
         return None if size is None else float(size)
 
     @property
-    def is_due(self) -> bool:
+    def should_write(self) -> bool:
         """Whether the row of the running batch is one that is written."""
         if self.stage != "train":
             return True
@@ -183,7 +183,7 @@ class Recorder:
             )
         return last if self.calls == 1 else last - count + 1
 
-    def due_from(self, first: int) -> np.ndarray:
+    def should_write_from(self, first: int) -> np.ndarray:
         """Which of the running batch's rows, from that one on, are written: bool."""
         steps = self._window().steps[first:]
         is_written = self._settings.is_written

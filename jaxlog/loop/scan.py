@@ -26,7 +26,7 @@ __all__ = ["LoopScan"]
 class LoopScan:
     """Called as `run(carry, xs)`; made by `loop.training_step(fn, scan=True)`.
 
-    The tape is as long as the scan, and is handed over after the call.
+    The ring buffer is as long as the scan, and is handed over after the call.
     """
 
     is_mapped = False
@@ -55,16 +55,16 @@ class LoopScan:
         """
         length, size = _extent(xs)
         first = self._recorder.begin_steps(self, length, size)
-        due = self._recorder.due_from(first)
-        carry, ys, recording = self._compiled(due, carry, xs)
+        should_write = self._recorder.should_write_from(first)
+        carry, ys, recording = self._compiled(should_write, carry, xs)
         if recording.schema != self.schema:
             self.schema = recording.schema
-            for entry in self.schema:
-                is_metric = entry.metric is not None
-                self._recorder.register(entry.name, entry.options, is_metric=is_metric)
-        for entry in self.schema:
-            if entry.weighs_by_batch and entry.options.on_epoch:
-                self._recorder.require_size(entry.name)
+            for spec in self.schema:
+                is_metric = spec.metric is not None
+                self._recorder.register(spec.name, spec.options, is_metric=is_metric)
+        for spec in self.schema:
+            if spec.weighs_by_batch and spec.options.on_epoch:
+                self._recorder.require_size(spec.name)
         if len(self.schema):
             batches = list(range(first, first + length))
             self._recorder.add_segment(Segment(self.schema, (recording.whole, None), batches))
@@ -74,18 +74,18 @@ class LoopScan:
     def take(self) -> None:
         """Nothing: every call has handed over its own."""
 
-    def _run(self, due: Any, carry: Any, xs: Any) -> tuple[Any, Any, Recording]:
+    def _run(self, should_write: Any, carry: Any, xs: Any) -> tuple[Any, Any, Recording]:
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
         schema = self._captured.trace((carry, one), {}).schema
 
-        def body(state: tuple[Recording, Any], x: tuple[Any, Any]) -> Any:
-            recording, carry = state
+        def body(carried: tuple[Recording, Any], x: tuple[Any, Any]) -> Any:
+            recording, carry = carried
             traced = self._captured.trace((carry, x[1]), {})
-            cells, (carry, y) = self._captured.run(schema, traced, due=x[0])
-            return (recording.push(cells)[0], carry), y
+            state, (carry, y) = self._captured.run(schema, traced, should_write=x[0])
+            return (recording.push(state)[0], carry), y
 
-        start = jax.tree.map(jnp.asarray, Recording.empty(schema, max(len(due), 1)))
-        (recording, carry), ys = lax.scan(body, (start, carry), (due, xs))
+        start = jax.tree.map(jnp.asarray, Recording.empty(schema, max(len(should_write), 1)))
+        (recording, carry), ys = lax.scan(body, (start, carry), (should_write, xs))
         return carry, ys, recording
 
 

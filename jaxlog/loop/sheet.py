@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from jaxlog.logs import Schema
-from jaxlog.logs.kinds import Kind
-from jaxlog.logs.tape import Column
+from jaxlog.logs.layout import LayoutGroup
+from jaxlog.logs.ring_buffer import Column
 from jaxlog.loop.accumulators import Accumulator
 from jaxlog.loop.names import Key
 from jaxlog.loop.nonfinite import NonFiniteWatch
@@ -28,10 +28,10 @@ _REDUCE: dict[str, tuple[np.ufunc, float]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """What the entries of a schema are called in a phase.
+    """What the specs of a schema are called in a phase.
 
     Attributes:
-        keys: one an entry.
+        keys: one an spec.
         tags: the tag of each for its per-step values.
         on_step: whether it wants those: bool, shape `(k,)`.
     """
@@ -45,10 +45,10 @@ class Names:
 def names_of(schema: Schema, loader: str, lane: str) -> Names:
     """The names, with what the loader and the lane append."""
     keys = tuple(
-        Key(entry.name, entry.options, (loader if entry.options.add_dataloader_idx else "") + lane)
-        for entry in schema
+        Key(spec.name, spec.options, (loader if spec.options.add_dataloader_idx else "") + lane)
+        for spec in schema
     )
-    on_step = np.array([entry.options.on_step for entry in schema], bool)
+    on_step = np.array([spec.options.on_step for spec in schema], bool)
     return Names(keys, tuple(key.step_tag for key in keys), on_step)
 
 
@@ -64,7 +64,7 @@ class Sheet:
     def __init__(
         self,
         names: Names,
-        logged: Iterable[tuple[Kind, Column, dict[str, Metric]]],
+        logged: Iterable[tuple[LayoutGroup, Column, dict[str, Metric]]],
         sizes: np.ndarray,
     ) -> None:
         """Lays out what was logged.
@@ -76,16 +76,16 @@ class Sheet:
         """
         self.names = names
         self._sizes = sizes
-        self._kinds = list(logged)
+        self._groups = list(logged)
         shape = (len(sizes), len(names.keys))
         self.values, self.kept = np.full(shape, np.nan), np.ones(shape, bool)
         self._has_steps = np.zeros(len(names.keys), bool)
-        for kind, column, _ in self._kinds:
-            if column.cells:
-                self.kept[:, kind.at] = column.present()
+        for group, column, _ in self._groups:
+            if column.state:
+                self.kept[:, group.at] = column.present()
             if column.has_steps:
-                self.values[:, kind.at] = column.step_values(sizes)
-                self._has_steps[kind.at] = True
+                self.values[:, group.at] = column.step_values(sizes)
+                self._has_steps[group.at] = True
 
     def check(self, watch: NonFiniteWatch, steps: np.ndarray) -> None:
         """Has every value that is not finite counted, and left out where that is the policy.
@@ -119,11 +119,11 @@ class Sheet:
             table.set_keys(keys, rows, values, self.kept if whole else self.kept[:, wanted])
             return
         table.add(names.tags[i] for i in np.flatnonzero(wanted).tolist())
-        for kind, column, _ in self._kinds:
-            if not wanted[kind.places[0]]:
+        for group, column, _ in self._groups:
+            if not wanted[group.places[0]]:
                 continue
             weights = column.weights(self._sizes)
-            for j, i in enumerate(kind.places.tolist()):
+            for j, i in enumerate(group.places.tolist()):
                 kept = self.kept[:, i]
                 table.fold_key(names.keys[i], rows[kept], self.values[kept, i], weights[kept, j])
 
@@ -132,54 +132,54 @@ class Sheet:
         for key in self.names.keys:  # in this order they stand in the row of the epoch
             if key.options.on_epoch:
                 accumulator(key)
-        for kind, column, states in self._kinds:
-            if not kind.first.options.on_epoch:
+        for group, column, states in self._groups:
+            if not group.first.options.on_epoch:
                 continue
-            here = np.any(self.kept[:, kind.at], axis=0).tolist()
-            keys = [self.names.keys[i] for i in kind.places.tolist()]
+            here = np.any(self.kept[:, group.at], axis=0).tolist()
+            keys = [self.names.keys[i] for i in group.places.tolist()]
             found = [
                 accumulator(key) if is_here else None
                 for key, is_here in zip(keys, here, strict=True)
             ]
-            self._add(kind, column, states, found)
+            self._add(group, column, states, found)
 
     def states(self) -> Iterator[tuple[Key, Metric]]:
         """The metrics, and the state of each that the steps add up to."""
-        for kind, _, states in self._kinds:
-            for entry, i in zip(kind.entries, kind.places.tolist(), strict=True):
-                if entry.name in states:
-                    yield self.names.keys[i], states[entry.name]
+        for group, _, states in self._groups:
+            for spec, i in zip(group.specs, group.places.tolist(), strict=True):
+                if spec.name in states:
+                    yield self.names.keys[i], states[spec.name]
 
     def _add(
         self,
-        kind: Kind,
+        group: LayoutGroup,
         column: Column,
         states: dict[str, Metric],
         found: list[Accumulator | None],
     ) -> None:
-        """Adds what a kind logged to the reductions of its keys; None logged nothing."""
-        if kind.first.metric is not None:
-            for entry, one in zip(kind.entries, found, strict=True):
+        """Adds what a group logged to the reductions of its keys; None logged nothing."""
+        if group.first.metric is not None:
+            for spec, one in zip(group.specs, found, strict=True):
                 if one is not None:
-                    one.add_metric(states[entry.name])
-        elif kind.first.options.reduce_fx == "mean":
-            for one, *sums in zip(found, *self._sums(kind, column), strict=True):
+                    one.add_metric(states[spec.name])
+        elif group.first.options.reduce_fx == "mean":
+            for one, *sums in zip(found, *self._sums(group, column), strict=True):
                 if one is not None:
                     one.add_sums(*sums)
         else:
-            for one, value in zip(found, self._reduced(kind), strict=True):
+            for one, value in zip(found, self._reduced(group), strict=True):
                 if one is not None:
                     one.add_value(value, 1.0)
 
-    def _sums(self, kind: Kind, column: Column) -> tuple[list[float], list[float]]:
+    def _sums(self, group: LayoutGroup, column: Column) -> tuple[list[float], list[float]]:
         """Of each mean, the sum of value times weight, and that of the weights."""
-        kept = self.kept[:, kind.at]
+        kept = self.kept[:, group.at]
         parts = column.means(self._sizes)
         numerators, denominators = (np.where(kept, x, 0.0).sum(axis=0).tolist() for x in parts)
         return numerators, denominators
 
-    def _reduced(self, kind: Kind) -> list[float]:
+    def _reduced(self, group: LayoutGroup) -> list[float]:
         """Of each sum or extremum, that of the steps."""
-        reduce, nothing = _REDUCE[kind.first.options.reduce_fx]
-        values = np.where(self.kept[:, kind.at], self.values[:, kind.at], nothing)
+        reduce, nothing = _REDUCE[group.first.options.reduce_fx]
+        values = np.where(self.kept[:, group.at], self.values[:, group.at], nothing)
         return reduce.reduce(values, axis=0).tolist()

@@ -114,10 +114,10 @@ class LoopStep:
         assert self._recording is not None  # made before the first call
         if not self._schema.lazy:
             return self._recording
-        due = np.asarray(self._recorder.is_due)
+        should_write = np.asarray(self._recorder.should_write)
         here = (self._count_here,) if self._mapped else ()
         ((version, arrays),) = self._recording.items()
-        return {version: (*arrays[:-1], np.broadcast_to(due, here))}
+        return {version: (*arrays[:-1], np.broadcast_to(should_write, here))}
 
     def _compile(self, count: int) -> Any:
         """The step with its recording in front, compiled for calls with `count` arguments."""
@@ -129,8 +129,8 @@ class LoopStep:
             traced = self._captured.trace(
                 args, kwargs, keep_shards=not self._lanes, mapped=self._mapped
             )
-            cells, out = self._captured.run(schema, traced, due=recording.due)
-            recording, rows = recording.push(cells)
+            state, out = self._captured.run(schema, traced, should_write=recording.should_write)
+            recording, rows = recording.push(state)
             # Only a bar asks for the row of one step, and each result costs the caller time.
             return {version: recording.arrays}, rows if schema.has_bar else None, out
 
@@ -182,9 +182,9 @@ class LoopStep:
         schema = self.schema.join(needed) if len(self.schema) else needed
         self._growths += 1
         check_same_schema(f"jaxlog/{self._id}/{self._growths}", schema)
-        for entry in schema:
-            is_metric = entry.metric is not None
-            self._recorder.register(entry.name, entry.options, is_metric=is_metric)
+        for spec in schema:
+            is_metric = spec.metric is not None
+            self._recorder.register(spec.name, spec.options, is_metric=is_metric)
         if self._batches:
             self._recorder.add_segment(self.take())
         self._schema = schema
@@ -219,16 +219,16 @@ def _over_lanes(run: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callabl
     """`run`, for one lane, for all of them; whether the step is written is the same for all."""
 
     def mapped(told: _Arrays, *args: Any) -> Any:
-        ((version, (*each, due)),) = told.items()
+        ((version, (*each, should_write)),) = told.items()
 
         def one(each: Any, *args: Any) -> Any:
-            after, rows, out = run({version: (*each, due)}, *args)
+            after, rows, out = run({version: (*each, should_write)}, *args)
             return list(after[version][:-1]), rows, out
 
         own = tuple(in_axes) if isinstance(in_axes, (tuple, list)) else (in_axes,) * len(args)
         lanes = jax.vmap(one, in_axes=(0, *own), out_axes=(0, 0, out_axes))
         each, rows, out = lanes(each, *args)
-        return {version: (*each, due)}, rows, out
+        return {version: (*each, should_write)}, rows, out
 
     return mapped
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxlog.errors import LogArgumentError
 from jaxlog.metrics.accuracy import checked_labels, guesses_of
-from jaxlog.metrics.arguments import leading_mask
 from jaxlog.metrics.array_namespace import array_namespace, as_float
 from jaxlog.metrics.declaration import state
+from jaxlog.metrics.inputs import leading_mask
 from jaxlog.metrics.metric import Metric
 
 __all__ = ["ConfusionMatrix"]

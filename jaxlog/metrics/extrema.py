@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlog.metrics.accumulators import accumulated, scalar_of_dtype
-from jaxlog.metrics.arguments import leading_mask
+from jaxlog.metrics.accumulator_dtype import accumulated, scalar_of_dtype
 from jaxlog.metrics.array_namespace import array_namespace, as_float
 from jaxlog.metrics.declaration import Reduce, neutral_element, state
+from jaxlog.metrics.inputs import leading_mask
 from jaxlog.metrics.metric import Metric
 
 __all__ = ["Max", "Min"]

@@ -117,7 +117,7 @@ class Foreign(Metric, adapts=True):
         rows = jax.tree.map(lambda x: x.reshape((-1, *x.shape[num_leading:])), self)
         return reductions.fold_rows(_merge, rows)
 
-    def reduce_mesh(self, axis_name: Any) -> Self:
+    def reduce(self, axis_name: Any) -> Self:
         """The merge over the shards along mesh axes, the same on each."""
         rows = jax.tree.map(lambda x: reductions.gather_mesh(x, axis_name), self)
         return reductions.fold_rows(_merge, rows)

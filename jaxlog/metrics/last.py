@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxlog.errors import LogArgumentError
 from jaxlog.metrics import reductions
-from jaxlog.metrics.accumulators import accumulated, scalar_of_dtype
+from jaxlog.metrics.accumulator_dtype import accumulated, scalar_of_dtype
 from jaxlog.metrics.array_namespace import array_namespace, as_float
 from jaxlog.metrics.declaration import state
 from jaxlog.metrics.metric import Metric

@@ -7,9 +7,9 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from jaxlog.metrics.arguments import leading_mask, real_array, spread
 from jaxlog.metrics.array_namespace import array_namespace
 from jaxlog.metrics.declaration import state
+from jaxlog.metrics.inputs import broadcast_leading, leading_mask, real_array
 from jaxlog.metrics.metric import Metric
 
 __all__ = ["Mean"]
@@ -52,7 +52,7 @@ class Mean(Metric):
             each = jnp.ones(numbers.shape, jnp.float32)
         else:
             given = real_array("Mean.of", "weights", weights).astype(jnp.float32)
-            each = spread("Mean.of", "weights", given, numbers.shape, "values")
+            each = broadcast_leading("Mean.of", "weights", given, numbers.shape, "values")
         terms = numbers * each
         if mask is not None:
             # where, not a product: NaN times 0 is NaN, and padding often holds NaN.

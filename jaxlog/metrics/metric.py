@@ -203,7 +203,7 @@ class Metric:
                 fold = jax.vmap(fold, in_axes=1)
         return fold(rows)
 
-    def reduce_mesh(self, axis_name: Any) -> Self:
+    def reduce(self, axis_name: Any) -> Self:
         """The merge over the shards along mesh axes, the same on each; for shard_map and pmap.
 
         A class with its own `merge` folds with it, in the order of the mesh axis.

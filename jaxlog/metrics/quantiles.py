@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.metrics.arguments import leading_mask, real_array
 from jaxlog.metrics.array_namespace import array_namespace, as_float
 from jaxlog.metrics.buckets import count_in, log_index
 from jaxlog.metrics.declaration import state
+from jaxlog.metrics.inputs import leading_mask, real_array
 from jaxlog.metrics.metric import Metric
 
 __all__ = ["Quantiles"]

@@ -7,10 +7,10 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from jaxlog.metrics.accumulators import accumulated, scalar_of_dtype
-from jaxlog.metrics.arguments import leading_mask
+from jaxlog.metrics.accumulator_dtype import accumulated, scalar_of_dtype
 from jaxlog.metrics.array_namespace import as_float
 from jaxlog.metrics.declaration import state
+from jaxlog.metrics.inputs import leading_mask
 from jaxlog.metrics.metric import Metric
 
 __all__ = ["Sum"]

@@ -117,7 +117,7 @@ class MetricLaws:
         )
 
         def shard(stacked: Any) -> Any:
-            return jax.tree.map(lambda x: x[0], stacked).reduce_mesh("d")
+            return jax.tree.map(lambda x: x[0], stacked).reduce("d")
 
         reduced = jax.jit(
             jax.shard_map(shard, mesh=mesh, in_specs=PartitionSpec("d"), out_specs=PartitionSpec())

@@ -15,7 +15,7 @@ from jax.core import Tracer
 
 from jaxlog.errors import LogArgumentError, SchemaError
 from jaxlog.logs import Logs, Schema
-from jaxlog.logs.cells import StepCells
+from jaxlog.logs.accumulator_state import StepState
 from jaxlog.logs.hooks import find_hook, resolve_flags
 from jaxlog.tracing.context import capturing
 from jaxlog.tracing.control_flow import RULES
@@ -142,8 +142,8 @@ class Captured:
             )
         traced = self.trace(args, kwargs)
         batch_size = 1.0 if traced.call is None else _leading(*traced.call.batch)
-        cells, out = self.run(logs.schema, traced)
-        return logs.push(cells, batch_size=batch_size), out
+        state, out = self.run(logs.schema, traced)
+        return logs.push(state, batch_size=batch_size), out
 
     def trace(
         self,
@@ -158,7 +158,7 @@ class Captured:
         Args:
             args: positional arguments.
             kwargs: keyword arguments.
-            keep_shards: whether the shards of a shard_map keep their cells apart.
+            keep_shards: whether the shards of a shard_map keep their state apart.
             mapped: whether the function itself is run by each of several devices.
         """
         call = as_pure_call(self._fn, args, kwargs)
@@ -184,16 +184,18 @@ class Captured:
         with capturing(self._hook) as traced:
             jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(*arrays)
         schema = schema_of(jaxpr, keep_shards=keep_shards, mapped=mapped)
-        _warn_of_lost(traced - {entry.name for entry in schema})
+        _warn_of_lost(traced - {spec.name for spec in schema})
         return _Traced(jaxpr, jax.tree.structure(shape), schema, arrays, key, call)
 
-    def run(self, room: Schema, traced: _Traced, *, due: Any = None) -> tuple[StepCells, Any]:
+    def run(
+        self, room: Schema, traced: _Traced, *, should_write: Any = None
+    ) -> tuple[StepState, Any]:
         """`(what the step logs, what the function returns)`.
 
         Args:
             room: what there is room for.
             traced: the program, of `trace`.
-            due: whether the step is written, bool, shape (); None for always.
+            should_write: whether the step is written, bool, shape (); None for always.
 
         Raises:
             SchemaMismatchError: it logs something else.
@@ -205,9 +207,9 @@ class Captured:
             if not any(isinstance(const, Tracer) for const in traced.jaxpr.consts):
                 self._handover = (traced.key, traced._replace(arrays=(), call=None))
             raise
-        outs, cells = Interpreter(room, RULES, due).run(traced.jaxpr, traced.arrays)
+        outs, state = Interpreter(room, RULES, should_write).run(traced.jaxpr, traced.arrays)
         out = jax.tree.unflatten(traced.out_tree, outs)
-        return cells, out if traced.call is None else traced.call.close(out)
+        return state, out if traced.call is None else traced.call.close(out)
 
 
 def _warn_of_lost(names: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""How cells leave each higher-order primitive: one rule each.
+"""How state leave each higher-order primitive: one rule each.
 
 Loops carry them, branches return the union with neutral elements for the missing, shard_map gives
 one set a shard, and everything that runs its jaxpr once returns them. Rules build on public JAX
@@ -18,18 +18,18 @@ from jax.sharding import PartitionSpec
 
 from jaxlog.compat import opened, replicated, scan_sizes, unspecified_sharding, without_consts
 from jaxlog.errors import CaptureError
-from jaxlog.logs.cells import fold_axes
+from jaxlog.logs.accumulator_state import fold_axes
 from jaxlog.tracing.interpreter import Interpreter, Results, Rule, Shards
-from jaxlog.tracing.shards import speaking
-from jaxlog.tracing.sites import spread_of
+from jaxlog.tracing.shards import contributing
+from jaxlog.tracing.sites import shard_axes_of
 
 __all__ = ["RULES"]
 
 
 def _jit(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
     def build(jaxpr: Any) -> Any:
-        def run(due: Any, *args: Any) -> Results:
-            with interpreter.knowing(due):
+        def run(should_write: Any, *args: Any) -> Results:
+            with interpreter.knowing(should_write):
                 return interpreter.run(jaxpr, args)
 
         run.__name__ = run.__qualname__ = eqn.params["name"]
@@ -43,7 +43,7 @@ def _jit(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
             run, inline=eqn.params["inline"], keep_unused=eqn.params["keep_unused"], **shardings
         )
 
-    return interpreter.jitted(eqn, build)(interpreter.due, *args)
+    return interpreter.jitted(eqn, build)(interpreter.should_write, *args)
 
 
 def _scan(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
@@ -52,12 +52,12 @@ def _scan(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
     consts, carry = args[:num_consts], list(args[num_consts : num_consts + num_carry])
     names = interpreter.names(params["jaxpr"])
 
-    def body(state: Any, xs: Any) -> Any:
-        carry, cells = state
+    def body(carried: Any, xs: Any) -> Any:
+        carry, state = carried
         outs, logged = interpreter.run(params["jaxpr"], [*consts, *carry, *xs])
-        return (outs[:num_carry], interpreter.merge(cells, logged)), outs[num_carry:]
+        return (outs[:num_carry], interpreter.merge(state, logged)), outs[num_carry:]
 
-    (carry, cells), stacked = lax.scan(
+    (carry, state), stacked = lax.scan(
         body,
         (carry, interpreter.neutral(names)),
         list(args[num_consts + num_carry :]),
@@ -65,7 +65,7 @@ def _scan(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
         reverse=params["reverse"],
         unroll=params["unroll"],
     )
-    return [*carry, *stacked], cells
+    return [*carry, *stacked], state
 
 
 def _while(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
@@ -79,17 +79,17 @@ def _while(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
 
     # Under vmap the verdict has an axis: the loop runs until the last lane is done, and the others
     # keep what they had. lax.while_loop takes one verdict, so both are written out here.
-    def proceed(state: Any) -> Any:
-        verdict = going(state[0])
+    def proceed(carried: Any) -> Any:
+        verdict = going(carried[0])
         return verdict.any() if verdict.ndim else verdict
 
-    def body(state: Any) -> Any:
-        carry, cells = state
+    def body(carried: Any) -> Any:
+        carry, state = carried
         outs, logged = interpreter.run(params["body_jaxpr"], [*body_consts, *carry])
         if opened(params["cond_jaxpr"])[0].outvars[0].aval.ndim:
             verdict = going(carry)
             outs = [_where(verdict, new, old) for new, old in zip(outs, carry, strict=True)]
-        return outs, interpreter.merge(cells, logged)
+        return outs, interpreter.merge(state, logged)
 
     start = (list(args[in_cond + in_body :]), interpreter.neutral(names))
     return lax.while_loop(proceed, body, start)
@@ -106,8 +106,8 @@ def _cond(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
 
     def branch(jaxpr: Any) -> Any:
         def run(*operands: Any) -> Results:
-            outs, cells = interpreter.run(jaxpr, operands)
-            return outs, missing | cells
+            outs, state = interpreter.run(jaxpr, operands)
+            return outs, missing | state
 
         return run
 
@@ -154,28 +154,28 @@ def _call(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
 
 
 def _shard_map(interpreter: Interpreter, eqn: Any, args: Sequence[Any]) -> Results:
-    params, spread, entries = eqn.params, spread_of(eqn), interpreter.entries
-    mesh, axes = spread.mesh, spread.axes
+    params, shard_axes, specs = eqn.params, shard_axes_of(eqn), interpreter.specs
+    mesh, axes = shard_axes.mesh, shard_axes.axes
     shards = Shards({axis: mesh.shape[axis] for axis in axes}, params["check_vma"])
 
-    def run(due: Any, *args: Any) -> Results:
-        with interpreter.sharded(shards), interpreter.knowing(due):
-            outs, cells = interpreter.run(params["jaxpr"], args)
-        spoken = {name: speaking(entries[name], one, shards) for name, one in cells.items()}
-        return outs, jax.tree.map(lambda x: jnp.asarray(x)[None], spoken)
+    def run(should_write: Any, *args: Any) -> Results:
+        with interpreter.sharded(shards), interpreter.knowing(should_write):
+            outs, state = interpreter.run(params["jaxpr"], args)
+        contributed = {name: contributing(specs[name], one, shards) for name, one in state.items()}
+        return outs, jax.tree.map(lambda x: jnp.asarray(x)[None], contributed)
 
-    outs, cells = jax.shard_map(
+    outs, state = jax.shard_map(
         run,
         mesh=mesh,
         in_specs=(PartitionSpec(), *params["in_specs"]),
         out_specs=(list(params["out_specs"]), PartitionSpec(axes)),
         axis_names=set(axes),
         check_vma=params["check_vma"],
-    )(interpreter.due, *args)
-    kept = {name for name in cells if interpreter.keeps(name)}
-    whole = replicated({name: one for name, one in cells.items() if name not in kept}, mesh)
-    folded = {name: fold_axes(entries[name], one, 1) for name, one in whole.items()}
-    return outs, {name: cells[name] if name in kept else folded[name] for name in cells}
+    )(interpreter.should_write, *args)
+    kept = {name for name in state if interpreter.keeps(name)}
+    whole = replicated({name: one for name, one in state.items() if name not in kept}, mesh)
+    folded = {name: fold_axes(specs[name], one, 1) for name, one in whole.items()}
+    return outs, {name: state[name] if name in kept else folded[name] for name in state}
 
 
 RULES: Mapping[str, Rule] = {

@@ -12,7 +12,7 @@ from jax.interpreters import ad, batching, mlir
 
 from jaxlog.errors import LogArgumentError
 from jaxlog.logs.arguments import check_call
-from jaxlog.logs.lowering import LogCall, lower_call
+from jaxlog.logs.normalize import LogCall, normalize_call
 from jaxlog.tracing.context import current_hook, is_captured
 from jaxlog.tracing.primitive import log_p, to_front
 
@@ -62,7 +62,7 @@ def log_gradient(name: str, x: Any, *, batch_size: float | None = None, **option
         )
     if not is_captured():
         return x
-    logged = lower_call(name, jnp.float32(0), checked, batch_size=batch_size)
+    logged = normalize_call(name, jnp.float32(0), checked, batch_size=batch_size)
     weight = None if logged.weight is None else float(batch_size or 0)
     tapped = iter(
         tap_p.bind(

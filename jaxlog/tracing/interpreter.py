@@ -1,7 +1,7 @@
 """Evaluates a traced program while its logged values flow out beside its results.
 
-Equations without logs are bound as they are. A log equation becomes cells. A higher-order equation
-with logs inside is rebuilt so that the cells leave it; `control_flow.py` holds a rule for each.
+Equations without logs are bound as they are. A log equation becomes state. A higher-order equation
+with logs inside is rebuilt so that the state leave it; `control_flow.py` holds a rule for each.
 """
 
 from __future__ import annotations
@@ -18,23 +18,30 @@ from jax.extend.core import Literal
 
 from jaxlog.compat import (
     bind_equation,
+    broadcast_to_shards,
     equation_context,
     evaluate,
     opened,
-    spread_out,
     to_varying,
     varying_axes,
 )
-from jaxlog.logs.cells import Cells, StepCells, contribution, fold_axes, merge_steps, neutral
-from jaxlog.logs.lowering import LogCall
-from jaxlog.logs.schema import Entry, Schema
+from jaxlog.logs.accumulator_state import (
+    AccumulatorState,
+    StepState,
+    contribution,
+    fold_axes,
+    merge_steps,
+    neutral,
+)
+from jaxlog.logs.normalize import LogCall
+from jaxlog.logs.schema import KeySpec, Schema
 from jaxlog.tracing.lazy import lazy_p
 from jaxlog.tracing.primitive import log_p
 from jaxlog.tracing.sites import logs_inside, sites
 
 __all__ = ["Interpreter", "Rule", "Shards"]
 
-Results = tuple[list[Any], StepCells]
+Results = tuple[list[Any], StepState]
 Rule = Callable[["Interpreter", Any, Sequence[Any]], Results]
 
 
@@ -57,29 +64,29 @@ class Interpreter:
     """Runs jaxprs under one schema; pure, one instance a trace.
 
     Attributes:
-        entries: what each logged name folds into.
+        specs: what each logged name folds into.
     """
 
-    def __init__(self, schema: Schema, rules: Mapping[str, Rule], due: Any = None) -> None:
+    def __init__(self, schema: Schema, rules: Mapping[str, Rule], should_write: Any = None) -> None:
         """An interpreter of programs that log what `schema` holds.
 
         Args:
             schema: what there is room for.
             rules: one for each higher-order primitive.
-            due: whether the step is written, bool, shape (); None for always.
+            should_write: whether the step is written, bool, shape (); None for always.
         """
-        self.due = jnp.ones((), bool) if due is None else due
-        self.entries: dict[str, Entry] = {entry.name: entry for entry in schema}
+        self.should_write = jnp.ones((), bool) if should_write is None else should_write
+        self.specs: dict[str, KeySpec] = {spec.name: spec for spec in schema}
         self._rules = rules
         self._jitted: dict[int, Any] = {}
         self._shards: list[Shards] = []
 
     def run(self, jaxpr: Any, args: Sequence[Any]) -> Results:
-        """`(results, cells)` of a jaxpr; cells hold every name it may log, and no other."""
+        """`(results, state)` of a jaxpr; state hold every name it may log, and no other."""
         jaxpr, consts = opened(jaxpr)
         values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
         values.update(zip(jaxpr.invars, args, strict=True))
-        cells: StepCells = {}
+        state: StepState = {}
         for eqn in jaxpr.eqns:
             operands = [x.val if isinstance(x, Literal) else values[x] for x in eqn.invars]
             with equation_context(eqn):
@@ -87,10 +94,10 @@ class Interpreter:
                     results: Sequence[Any] = bind_equation(eqn, operands)
                 else:
                     results, logged = self._logging(eqn, operands)
-                    cells = self.merge(cells, logged)
+                    state = self.merge(state, logged)
             values.update(zip(eqn.outvars, results, strict=True))
         outs = [x.val if isinstance(x, Literal) else values[x] for x in jaxpr.outvars]
-        return outs, cells
+        return outs, state
 
     def _logging(self, eqn: Any, operands: Sequence[Any]) -> Results:
         if eqn.primitive is log_p:
@@ -99,31 +106,31 @@ class Interpreter:
             return [], self._log_lazily(eqn.params["call"], eqn.params["jaxpr"], operands)
         return self._rules[eqn.primitive.name](self, eqn, operands)
 
-    def _log(self, call: LogCall, operands: Sequence[Any]) -> StepCells:
-        entry = self.entries[call.name]
+    def _log(self, call: LogCall, operands: Sequence[Any]) -> StepState:
+        spec = self.specs[call.name]
         leading = operands[0].ndim - call.ranks[0]
         if call.metric is not None:
-            cells = contribution(entry, jax.tree.unflatten(call.metric, operands))
+            state = contribution(spec, jax.tree.unflatten(call.metric, operands))
         else:
             rest = iter(operands[1:])
             weight = next(rest) if call.weighted else None
             mask = next(rest) if call.masked else None
-            cells = contribution(entry, operands[0], weight, mask)
+            state = contribution(spec, operands[0], weight, mask)
         self.note_varying([call.name], *operands)
         if call.constant and call.options.syncs:
             for shards in self._shards[-1:]:
                 shards.varying[call.name] = frozenset(shards.sizes)
-        return {call.name: self._typed(fold_axes(entry, cells, leading))}
+        return {call.name: self._typed(fold_axes(spec, state, leading))}
 
-    def _log_lazily(self, call: LogCall, jaxpr: Any, operands: Sequence[Any]) -> StepCells:
-        def compute(*operands: Any) -> StepCells:
+    def _log_lazily(self, call: LogCall, jaxpr: Any, operands: Sequence[Any]) -> StepState:
+        def compute(*operands: Any) -> StepState:
             return self._log(call, evaluate(jaxpr, operands))
 
-        def skip(*operands: Any) -> StepCells:
+        def skip(*operands: Any) -> StepState:
             del operands
-            return {call.name: self._typed(neutral(self.entries[call.name]))}
+            return {call.name: self._typed(neutral(self.specs[call.name]))}
 
-        return lax.cond(self.due, compute, skip, *operands)
+        return lax.cond(self.should_write, compute, skip, *operands)
 
     # ---- inside shard_map -----------------------------------------------------------------------
 
@@ -137,17 +144,17 @@ class Interpreter:
             self._shards.pop()
 
     @contextlib.contextmanager
-    def knowing(self, due: Any) -> Iterator[None]:
+    def knowing(self, should_write: Any) -> Iterator[None]:
         """What runs inside knows by this value, of its own trace, whether the step is written."""
-        before, self.due = self.due, due
+        before, self.should_write = self.should_write, should_write
         try:
             yield
         finally:
-            self.due = before
+            self.should_write = before
 
     def keeps(self, name: str) -> bool:
         """Whether the shards of the shard_map that just ended stay apart under this name."""
-        return self.entries[name].on_mesh and not self._shards
+        return self.specs[name].on_mesh and not self._shards
 
     def note_varying(self, names: Sequence[str], *values: Any) -> None:
         """Notes over which mesh axes what is logged under these names differs."""
@@ -156,30 +163,30 @@ class Interpreter:
             for name in names:
                 shards.varying[name] = shards.varying.get(name, frozenset()) | axes
 
-    def _typed(self, cells: Cells) -> Cells:
-        """Cells of one type, wherever in a shard_map they come from: loops carry them."""
+    def _typed(self, state: AccumulatorState) -> AccumulatorState:
+        """AccumulatorState of one type, wherever in a shard_map they come from: loops carry them."""
         if not self._shards or not self._shards[-1].checked:
-            return cells
+            return state
         axes = sorted(self._shards[-1].sizes)
-        return jax.tree.map(lambda x: to_varying(x, axes), cells)
+        return jax.tree.map(lambda x: to_varying(x, axes), state)
 
-    def merge(self, a: StepCells, b: StepCells) -> StepCells:
+    def merge(self, a: StepState, b: StepState) -> StepState:
         """What was logged in `a`, then in `b`."""
-        return merge_steps(self.entries, a, b, in_shard=bool(self._shards))
+        return merge_steps(self.specs, a, b, in_shard=bool(self._shards))
 
     def names(self, *jaxprs: Any) -> list[str]:
         """The names that some of the jaxprs may log, in program order."""
         return list(dict.fromkeys(site.call.name for jaxpr in jaxprs for site in sites(jaxpr)))
 
-    def neutral(self, names: Sequence[str]) -> StepCells:
-        """Cells of those names, none of them logged."""
-        return {name: self._neutral(self.entries[name]) for name in names}
+    def neutral(self, names: Sequence[str]) -> StepState:
+        """AccumulatorState of those names, none of them logged."""
+        return {name: self._neutral(self.specs[name]) for name in names}
 
-    def _neutral(self, entry: Entry) -> Cells:
-        cells = neutral(entry)
-        if self._shards or entry.spread is None or not entry.on_mesh:
-            return self._typed(cells)
-        return spread_out(cells, entry.spread.mesh, entry.spread.axes)
+    def _neutral(self, spec: KeySpec) -> AccumulatorState:
+        state = neutral(spec)
+        if self._shards or spec.shard_axes is None or not spec.on_mesh:
+            return self._typed(state)
+        return broadcast_to_shards(state, spec.shard_axes.mesh, spec.shard_axes.axes)
 
     def jitted(self, eqn: Any, build: Callable[[Any], Any]) -> Any:
         """One jitted function for each jaxpr, so that a function called twice is traced once."""

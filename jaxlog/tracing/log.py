@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxlog.errors import LogArgumentError
 from jaxlog.logs.arguments import check_call, check_options
-from jaxlog.logs.lowering import Logged, lower_call
+from jaxlog.logs.normalize import Logged, normalize_call
 from jaxlog.logs.schema import Options
 from jaxlog.metrics import Metric
 from jaxlog.metrics.foreign import as_metric
@@ -121,7 +121,7 @@ def log(
         with silent():
             result = as_metric(value())
         check_call(name, result, place, **weighting, **options)
-        return lower_call(name, result, checked, **weighting)
+        return normalize_call(name, result, checked, **weighting)
 
     note_traced(name)
     bind_lazily(thunk)
@@ -141,7 +141,7 @@ def _is_thunk(value: Any) -> bool:
 def _bind(name: str, value: Any, options: Options, weighting: Mapping[str, Any]) -> None:
     if is_captured():
         note_traced(name)
-        logged = lower_call(name, value, options, **weighting)
+        logged = normalize_call(name, value, options, **weighting)
         log_p.bind(*logged.operands, call=logged.call)
 
 

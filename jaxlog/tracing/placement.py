@@ -62,12 +62,12 @@ def place_recording(recording: Recording, sharding: Sharding | None) -> Recordin
     The shards' part lies on the mesh of their shard_map, and so does the rest if nothing else is
     known of it.
     """
-    spread = recording.spread
-    mesh = None if spread is None else _concrete(spread.mesh, sharding)
-    if spread is None or mesh is None:
+    shard_axes = recording.shard_axes
+    mesh = None if shard_axes is None else _concrete(shard_axes.mesh, sharding)
+    if shard_axes is None or mesh is None:
         return place(recording, sharding)
     whole = NamedSharding(mesh, PartitionSpec()) if sharding is None else sharding
-    shards = place(recording.shards, NamedSharding(mesh, PartitionSpec(spread.axes)))
+    shards = place(recording.shards, NamedSharding(mesh, PartitionSpec(shard_axes.axes)))
     steps, part = place((recording.steps, recording.whole), whole)
     return Recording(recording.schema, steps, part, shards)
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from jaxlog.compat import manual_axes, opened, where_logged
 from jaxlog.errors import CaptureError, SchemaError
-from jaxlog.logs.lowering import LogCall, entry_of
-from jaxlog.logs.schema import Entry, Schema, Spread
+from jaxlog.logs.normalize import LogCall, spec_of
+from jaxlog.logs.schema import KeySpec, Schema, ShardAxes
 from jaxlog.tracing.lazy import lazy_p
 from jaxlog.tracing.primitive import log_p
 from jaxlog.tracing.reduced import refuse_reduced_twice
@@ -24,8 +24,8 @@ __all__ = [
     "Site",
     "logs_inside",
     "schema_of",
+    "shard_axes_of",
     "sites",
-    "spread_of",
 ]
 
 # Primitives that run their one jaxpr exactly once.
@@ -42,14 +42,14 @@ class Site(NamedTuple):
         call: its static half.
         repeated: whether a step, or each of its shards, reaches it more than once.
         optional: whether a step may not reach it.
-        spread: the shards of the outermost shard_map around it, if there is one.
+        shard_axes: the shards of the outermost shard_map around it, if there is one.
         line: where it stands.
     """
 
     call: LogCall
     repeated: bool
     optional: bool
-    spread: Spread | None
+    shard_axes: ShardAxes | None
     line: str
 
 
@@ -65,7 +65,11 @@ def _is_log(eqn: Any) -> bool:
 
 
 def sites(
-    jaxpr: Any, *, repeated: bool = False, optional: bool = False, spread: Spread | None = None
+    jaxpr: Any,
+    *,
+    repeated: bool = False,
+    optional: bool = False,
+    shard_axes: ShardAxes | None = None,
 ) -> Iterator[Site]:
     """The log equations of a jaxpr, in program order.
 
@@ -73,18 +77,18 @@ def sites(
         jaxpr: what to walk.
         repeated: whether a step reaches it more than once.
         optional: whether a step may not reach it.
-        spread: the shards that run it, once each.
+        shard_axes: the shards that run it, once each.
 
     Raises:
         CaptureError: a log inside a primitive that capture cannot see through.
     """
     for eqn in opened(jaxpr)[0].eqns:
         if _is_log(eqn):
-            yield _site(eqn, repeated=repeated, optional=optional, spread=spread)
+            yield _site(eqn, repeated=repeated, optional=optional, shard_axes=shard_axes)
             continue
         if not logs_inside(eqn):
             continue
-        kind, around = eqn.primitive.name, spread
+        kind, around = eqn.primitive.name, shard_axes
         if kind in INLINED:
             again, maybe, inner = False, False, list(subjaxprs(eqn))
         elif kind == "scan":
@@ -97,8 +101,8 @@ def sites(
             again, maybe, inner = False, True, list(eqn.params["branches"])
         elif kind == "shard_map":
             # The shards of one inside another are reduced where they are.
-            again, maybe, inner = spread is not None, False, [eqn.params["jaxpr"]]
-            around = spread or spread_of(eqn)
+            again, maybe, inner = shard_axes is not None, False, [eqn.params["jaxpr"]]
+            around = shard_axes or shard_axes_of(eqn)
         else:
             raise _cannot_see_through(eqn)
         for part in inner:
@@ -106,21 +110,21 @@ def sites(
                 part,
                 repeated=repeated or again,
                 optional=optional or maybe,
-                spread=around,
+                shard_axes=around,
             )
 
 
-def spread_of(eqn: Any) -> Spread:
+def shard_axes_of(eqn: Any) -> ShardAxes:
     """The shards of a shard_map."""
     mesh, manual = eqn.params["mesh"], manual_axes(eqn.params)
-    return Spread(mesh, tuple(axis for axis in mesh.axis_names if axis in manual))
+    return ShardAxes(mesh, tuple(axis for axis in mesh.axis_names if axis in manual))
 
 
-def _site(eqn: Any, *, repeated: bool, optional: bool, spread: Spread | None) -> Site:
+def _site(eqn: Any, *, repeated: bool, optional: bool, shard_axes: ShardAxes | None) -> Site:
     call: LogCall = eqn.params["call"]
     values = eqn.invars if eqn.primitive is log_p else eqn.params["jaxpr"].outvars
     mapped = len(values[0].aval.shape) > call.ranks[0]
-    return Site(call, repeated or mapped, optional or call.lazy, spread, where_logged(eqn))
+    return Site(call, repeated or mapped, optional or call.lazy, shard_axes, where_logged(eqn))
 
 
 def _names_inside(jaxpr: Any) -> list[str]:
@@ -155,7 +159,7 @@ def schema_of(jaxpr: Any, *, keep_shards: bool = False, mapped: bool = False) ->
 
     Args:
         jaxpr: the program.
-        keep_shards: whether the shards of a shard_map keep their cells apart where they can.
+        keep_shards: whether the shards of a shard_map keep their state apart where they can.
         mapped: whether the program itself is run by each of several devices.
 
     Raises:
@@ -167,27 +171,29 @@ def schema_of(jaxpr: Any, *, keep_shards: bool = False, mapped: bool = False) ->
     found: dict[str, list[Site]] = {}
     for site in sites(jaxpr):
         found.setdefault(site.call.name, []).append(site)
-    spreads = (site.spread for group in found.values() for site in group if site.spread)
+    axes_found = (site.shard_axes for group in found.values() for site in group if site.shard_axes)
     # A step has room for the shards of one mesh.
-    kept = next(spreads, None) if keep_shards and not mapped else None
-    entries = (_entry(group, kept) for group in found.values())
-    outside = Spread() if mapped else None
-    return Schema(tuple(dataclasses.replace(e, spread=e.spread or outside) for e in entries))
+    kept = next(axes_found, None) if keep_shards and not mapped else None
+    specs = (_entry(group, kept) for group in found.values())
+    outside = ShardAxes() if mapped else None
+    return Schema(tuple(dataclasses.replace(e, shard_axes=e.shard_axes or outside) for e in specs))
 
 
-def _entry(group: list[Site], kept: Spread | None) -> Entry:
-    spread = kept if all(site.spread == kept for site in group) else None
+def _entry(group: list[Site], kept: ShardAxes | None) -> KeySpec:
+    shard_axes = kept if all(site.shard_axes == kept for site in group) else None
     # Shards that do not stay apart are several calls, where sync_dist asks for all of them.
-    together = any(site.spread and site.call.options.syncs for site in group) and spread is None
+    together = (
+        any(site.shard_axes and site.call.options.syncs for site in group) and shard_axes is None
+    )
     repeated = len(group) > 1 or group[0].repeated or together
     # A key is always there if one of its calls is; but shards that do not speak are not.
     absent = all(site.optional or site.call.masked for site in group)
-    optional = absent or spread is not None
+    optional = absent or shard_axes is not None
     first = group[0]
-    entry = entry_of(first.call, repeated=repeated, optional=optional)
+    spec = spec_of(first.call, repeated=repeated, optional=optional)
     for site in group[1:]:
         try:
-            entry = entry.join(entry_of(site.call, repeated=repeated, optional=optional))
+            spec = spec.join(spec_of(site.call, repeated=repeated, optional=optional))
         except SchemaError as error:
             raise SchemaError(f"{error} (at {first.line} and {site.line})") from None
-    return dataclasses.replace(entry, spread=spread)
+    return dataclasses.replace(spec, shard_axes=shard_axes)

@@ -266,20 +266,20 @@ def test_gradients_that_are_accumulated() -> None:
 
 
 def test_metrics_of_nnx_count_on() -> None:
-    metrics = nnx.MultiMetric(mean=nnx.metrics.Average("x"), spread=nnx.metrics.Welford("x"))
+    metrics = nnx.MultiMetric(mean=nnx.metrics.Average("x"), shard_axes=nnx.metrics.Welford("x"))
     loop, rows = loop_of()
 
     @loop.training_step
     def step(metrics: nnx.MultiMetric, batch: Array) -> None:
         metrics.update(x=batch)
         computed = metrics.compute()
-        jaxlog.log_dict({"mean": computed["mean"], "spread": computed["spread"].mean})
+        jaxlog.log_dict({"mean": computed["mean"], "shard_axes": computed["shard_axes"].mean})
 
     with loop:
         for x in loop.train(BATCHES):
             step(metrics, x)
     running = [np.mean(BATCHES[: i + 1]) for i in range(len(BATCHES))]
-    for name in ("mean", "spread"):
+    for name in ("mean", "shard_axes"):
         np.testing.assert_allclose([value for _, value in rows.of(name)], running, rtol=1e-5)
     np.testing.assert_allclose(metrics.compute()["mean"], running[-1], rtol=1e-5)
 

@@ -37,8 +37,8 @@ def program(keys: int, *, in_loop: bool = False, donate: bool = True) -> str:
     captured = capture(captured_of(keys), rows=ROWS)
 
     def recorded(recording: Recording, x: Any) -> Any:
-        cells, out = captured.run(recording.schema, captured.trace((x,), {}))
-        return recording.push(cells)[0], out
+        state, out = captured.run(recording.schema, captured.trace((x,), {}))
+        return recording.push(state)[0], out
 
     logs: Any = captured.init(X)
     if in_loop:
@@ -95,8 +95,10 @@ def aliases(text: str) -> set[tuple[int, int]]:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_one_row_is_written(name: str) -> None:
     writes = instructions(PROGRAMS[name](), "dynamic-update-slice")
-    tape = [line for line in writes if f" s32[{ROWS}," in line.split("dynamic-update-slice(")[0]]
-    assert len(tape) == len(writes) == 1
+    ring_buffer = [
+        line for line in writes if f" s32[{ROWS}," in line.split("dynamic-update-slice(")[0]
+    ]
+    assert len(ring_buffer) == len(writes) == 1
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -156,10 +158,10 @@ def test_donated_explicit_logs_are_gone_and_the_new_are_right(name: str) -> None
             donate_argnums=0,
         )
     logs = run(declared(), jnp.float32(1))
-    pointer = logs.tape.rows.unsafe_buffer_pointer()
+    pointer = logs.ring_buffer.rows.unsafe_buffer_pointer()
     after = run(logs, jnp.float32(3))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(logs))
-    assert after.tape.rows.unsafe_buffer_pointer() == pointer
+    assert after.ring_buffer.rows.unsafe_buffer_pointer() == pointer
     assert list(after.history()) == list("abcd")
     assert all(values.tolist() == [1.0, 3.0] for values in after.history().values())
     assert {key: float(value) for key, value in after.compute().items()} == {

@@ -50,9 +50,9 @@ def flags_in(place: str, *, by_capture: bool, **options: Any) -> tuple[bool, boo
                 log("v", x.sum(), **options)
 
     captured = capture(step, hook=place) if by_capture else capture(step)
-    (entry,) = captured.init(X).schema
-    assert entry.options.hook == place
-    return entry.options.on_step, entry.options.on_epoch
+    (spec,) = captured.init(X).schema
+    assert spec.options.hook == place
+    return spec.options.on_step, spec.options.on_epoch
 
 
 def expected(place: str, on_step: Any, on_epoch: Any) -> tuple[bool, bool] | type[JaxlogError]:
@@ -109,7 +109,7 @@ def test_hooks_nest_and_end() -> None:
         log("after", x.sum())
 
     schema = capture(step).init(X).schema
-    assert {entry.name: entry.options.hook for entry in schema} == {
+    assert {spec.name: spec.options.hook for spec in schema} == {
         "inner": "on_before_optimizer_step",
         "outer": "on_after_backward",
         "after": "training_step",
@@ -122,8 +122,8 @@ def test_a_hook_is_left_when_its_body_fails() -> None:
             raise KeyError
         log("v", x.sum())
 
-    (entry,) = capture(step).init(X).schema
-    assert entry.options.hook == "training_step"
+    (spec,) = capture(step).init(X).schema
+    assert spec.options.hook == "training_step"
 
 
 def test_a_cached_inner_jit_takes_the_hook_of_each_call() -> None:
@@ -137,7 +137,7 @@ def test_a_cached_inner_jit_takes_the_hook_of_each_call() -> None:
             return norm(x)
 
     train, validate = capture(norm), capture(step)
-    hooks = [c.init(X).schema.entries[0].options.hook for c in (train, validate, train)]
+    hooks = [c.init(X).schema.specs[0].options.hook for c in (train, validate, train)]
     assert hooks == ["training_step", "validation_step", "training_step"]
 
 

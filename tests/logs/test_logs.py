@@ -85,7 +85,7 @@ XS = [3.0, 1.0, 4.0, 1.5, 5.0, 9.0, 2.5, 6.0, 5.5]
 )
 def test_the_tape_is_a_ring_and_totals_go_on(run: Any, count: int) -> None:
     logs = run(XS[:count])
-    assert (logs.tape.rows.shape[0], int(logs.tape.steps)) == (ROWS, count)
+    assert (logs.ring_buffer.rows.shape[0], int(logs.ring_buffer.steps)) == (ROWS, count)
     check(logs, XS[:count])
 
 
@@ -163,7 +163,7 @@ def _new(logs: Logs) -> Logs:
 
 CARRIES: dict[str, Any] = {
     "scan": lambda logs: lax.scan(lambda c, _: (_new(c), None), logs, None, length=2),
-    "while_body": lambda logs: lax.while_loop(lambda c: c.tape.steps < 3, _new, logs),
+    "while_body": lambda logs: lax.while_loop(lambda c: c.ring_buffer.steps < 3, _new, logs),
     "fori_loop": lambda logs: lax.fori_loop(0, 2, lambda _, c: _new(c), logs),
     "cond": lambda logs: lax.cond(jnp.array(True), _new, lambda c: c, logs),
     "switch": lambda logs: lax.switch(jnp.array(1), [lambda c: c, _new], logs),
@@ -260,7 +260,7 @@ def test_tree_map_keeps_the_kind_and_takes_any_leaf() -> None:
     )
     assert jax.tree.leaves(jax.tree.map(lambda _: None, logs)) == []
     doubled = jax.tree.map(lambda a, b: np.stack([a, b]), logs, logs)
-    assert doubled.tape.rows.shape == (2, *logs.tape.rows.shape)
+    assert doubled.ring_buffer.rows.shape == (2, *logs.ring_buffer.rows.shape)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def check(fn: Callable[[Any], Any] = step, *, jitted: bool = True) -> Logs:
 
 
 def test_the_check_knows_every_key() -> None:
-    assert {entry.name for entry in capture(step).init(X).schema} == set(ONE)
+    assert {spec.name for spec in capture(step).init(X).schema} == set(ONE)
 
 
 def put(logs: Logs, x: Any, weight: Any) -> Logs:
@@ -191,10 +191,10 @@ def test_a_step_of_32_bits_is_the_same_under_x64() -> None:
     with jax.enable_x64(True):
         wide = capture(step).init(X)
     narrow = capture(step).init(X)
-    for entry in narrow.schema:
-        ours = {role.name: role.dtype for role in wide.schema.find(entry.name).roles}  # pyright: ignore[reportOptionalMemberAccess]
-        if entry.name not in {"python", "count", "turns"}:  # x64 makes an int of these 64 bits wide
-            assert ours == {role.name: role.dtype for role in entry.roles}
+    for spec in narrow.schema:
+        ours = {field.name: field.dtype for field in wide.schema.find(spec.name).fields}  # pyright: ignore[reportOptionalMemberAccess]
+        if spec.name not in {"python", "count", "turns"}:  # x64 makes an int of these 64 bits wide
+            assert ours == {field.name: field.dtype for field in spec.fields}
 
 
 # ---- what the switches still find -----------------------------------------------------------

@@ -16,7 +16,7 @@ import pytest
 
 from jaxlog.logs import Logs
 from jaxlog.logs.packing import offsets, pack, pack_host, unpack, unpack_host
-from jaxlog.logs.schema import Role
+from jaxlog.logs.schema import Field
 
 Bits = tuple[str, int]  # a stored dtype, and the value as an unsigned integer of its width
 NARROW, WIDE = ("float32", "int32", "uint32"), ("float64", "int64", "uint64")
@@ -43,25 +43,25 @@ def x64(dtypes: Sequence[str]) -> contextlib.AbstractContextManager[Any]:
 
 
 @functools.cache
-def compiled(dtypes: tuple[str, ...]) -> tuple[list[Role], Any, Any]:
-    """`(roles, pack, unpack)` for rows of these dtypes, one program each."""
-    roles = [Role(NAMES[i % len(NAMES)], dtype) for i, dtype in enumerate(dtypes)]
-    return roles, jax.jit(lambda xs: pack(xs, roles)), jax.jit(lambda row: unpack(row, roles))
+def compiled(dtypes: tuple[str, ...]) -> tuple[list[Field], Any, Any]:
+    """`(fields, pack, unpack)` for rows of these dtypes, one program each."""
+    fields = [Field(NAMES[i % len(NAMES)], dtype) for i, dtype in enumerate(dtypes)]
+    return fields, jax.jit(lambda xs: pack(xs, fields)), jax.jit(lambda row: unpack(row, fields))
 
 
 def check_round_trips(drawn: Sequence[Bits]) -> None:
     """`pack` and `pack_host` make the same row; `unpack` and `unpack_host` take it apart."""
     want = list(drawn)
     dtypes = tuple(dtype for dtype, _ in drawn)
-    roles, packed, unpacked = compiled(dtypes)
+    fields, packed, unpacked = compiled(dtypes)
     values = [of_bits(*bits) for bits in drawn]
     with x64(dtypes):
         row = np.asarray(packed(values))
-        np.testing.assert_array_equal(row, pack_host(values, roles))
-        assert (row.dtype, row.shape) == (np.int32, (sum(role.words for role in roles),))
+        np.testing.assert_array_equal(row, pack_host(values, fields))
+        assert (row.dtype, row.shape) == (np.int32, (sum(field.words for field in fields),))
         device = unpacked(row)
         assert [(str(value.dtype), bits_of(value)) for value in device] == want
-    host = [column[1] for column in unpack_host(np.stack([0 * row, row]), roles)]
+    host = [column[1] for column in unpack_host(np.stack([0 * row, row]), fields)]
     assert [(str(value.dtype), bits_of(value)) for value in host] == want
 
 
@@ -103,19 +103,19 @@ def test_nan_payloads_infinities_and_signs(bits: int) -> None:
 
 
 def test_unpack_keeps_leading_axes() -> None:
-    roles = [Role("raw", "float32"), Role("sum", "int32")]
+    fields = [Field("raw", "float32"), Field("sum", "int32")]
     values = np.array([[1.5, 2.5, -3.5], [0.0, np.inf, 1e-45]], np.float32)
     counts = np.array([[1, 2, 3], [2**31 - 1, -(2**31), 0]], np.int32)
     packed = np.stack([values.view(np.int32), counts], -1)
-    found = unpack(jnp.asarray(packed), roles)
+    found = unpack(jnp.asarray(packed), fields)
     np.testing.assert_array_equal(np.asarray(found[0]).view(np.int32), values.view(np.int32))
     np.testing.assert_array_equal(found[1], counts)
 
 
 def test_fetched_rows_may_be_a_strided_view() -> None:
-    roles = [Role("sum", "int32"), Role("raw", "float32")]
+    fields = [Field("sum", "int32"), Field("raw", "float32")]
     wide = np.arange(24, dtype=np.int32).reshape(4, 6)
-    first, second = unpack_host(wide[::2, 1::2], roles)
+    first, second = unpack_host(wide[::2, 1::2], fields)
     assert first.tolist() == [1, 13]
     assert second.view(np.int32).tolist() == [3, 15]
 
@@ -129,7 +129,7 @@ def test_nothing_to_pack() -> None:
 
 def test_offsets_count_words() -> None:
     dtypes = ["int32", "float64", "float32", "uint64", "uint32"]
-    assert offsets([Role("sum", dtype) for dtype in dtypes]) == [0, 1, 3, 4, 6]
+    assert offsets([Field("sum", dtype) for dtype in dtypes]) == [0, 1, 3, 4, 6]
 
 
 # ---- through Logs: what is stored for each dtype that can be logged -------------------------
@@ -177,8 +177,8 @@ def logged(request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]:
 def test_a_traced_value_of_any_dtype_arrives_as_it_was(logged: tuple[Any, str]) -> None:
     value, stored = logged
     logs = _one_step("max")(value)
-    assert logs.schema.entries[0].roles[0].dtype == stored
-    (column, _) = unpack_host(logs.tape.fetch(), logs.schema.entries[0].roles)
+    assert logs.schema.specs[0].fields[0].dtype == stored
+    (column, _) = unpack_host(logs.ring_buffer.fetch(), logs.schema.specs[0].fields)
     assert column.dtype == stored
     np.testing.assert_array_equal(column[0], np.asarray(value).astype(stored))
     np.testing.assert_array_equal(logs.history()["v"], np.asarray(value, np.float64))
@@ -201,7 +201,7 @@ def test_a_host_integer_beyond_int32_is_rounded_not_cut(value: Any, fx: str) -> 
 )
 def test_a_wide_host_integer_that_fits_stays_an_integer(value: Any) -> None:
     logs = Logs.empty(rows=1).log("v", value, reduce_fx="max").advance()
-    assert logs.schema.entries[0].roles[0].dtype == "int32"
+    assert logs.schema.specs[0].fields[0].dtype == "int32"
     assert logs.history()["v"].tolist() == [int(value)]
 
 
@@ -216,7 +216,7 @@ def test_a_wide_weight_is_rounded_not_cut() -> None:
 def test_x64_holds_every_integer_of_64_bits(value: Any) -> None:
     with jax.enable_x64(True):
         logs = jax.jit(lambda: Logs.empty(rows=1).log("v", value, reduce_fx="max").advance())()
-        (column, _) = unpack_host(logs.tape.fetch(), logs.schema.entries[0].roles)
+        (column, _) = unpack_host(logs.ring_buffer.fetch(), logs.schema.specs[0].fields)
         assert int(column[0]) == int(value)
 
 

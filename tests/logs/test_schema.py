@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from jaxlog.errors import SchemaError
-from jaxlog.logs import Entry, Options, Schema
-from jaxlog.logs.lowering import LogCall, entry_of, lower_call
-from jaxlog.logs.schema import Role, scalar_roles
+from jaxlog.logs import KeySpec, Options, Schema
+from jaxlog.logs.normalize import LogCall, normalize_call, spec_of
+from jaxlog.logs.schema import Field, scalar_fields
 from jaxlog.metrics import Accuracy, Max, Mean, Metric, state
 
 OPTIONS = Options(hook="training_step", on_step=True, on_epoch=False)
@@ -38,26 +38,28 @@ def scalar(
     repeated: bool = False,
     optional: bool = False,
     **options: Any,
-) -> Entry:
-    """The entry of one call."""
+) -> KeySpec:
+    """The spec of one call."""
     given = dataclasses.replace(OPTIONS, reduce_fx=fx, **options)
     weighted = weighted and fx == "mean"
     call = LogCall(name, given, dtype, weighted=weighted, masked=masked, constant=False)
-    return entry_of(call, repeated=repeated, optional=optional)
+    return spec_of(call, repeated=repeated, optional=optional)
 
 
-def metric(which: int = 0, name: str = "v", *, optional: bool = False, **options: Any) -> Entry:
+def metric(which: int = 0, name: str = "v", *, optional: bool = False, **options: Any) -> KeySpec:
     given = dataclasses.replace(OPTIONS, **options)
-    return entry_of(lower_call(name, METRICS[which], given).call, repeated=False, optional=optional)
+    return spec_of(
+        normalize_call(name, METRICS[which], given).call, repeated=False, optional=optional
+    )
 
 
-def roles_of(entry: Entry) -> dict[str, str]:
-    return {role.name: role.dtype for role in entry.roles}
+def roles_of(spec: KeySpec) -> dict[str, str]:
+    return {field.name: field.dtype for field in spec.fields}
 
 
 # ---- what a call needs ----------------------------------------------------------------------
 
-# Written out from the table in the module: reduce_fx, weighted, repeated, optional -> cells.
+# Written out from the table in the module: reduce_fx, weighted, repeated, optional -> state.
 NEEDED = {
     ("mean", False, False, False): ["raw"],
     ("mean", False, False, True): ["raw", "units"],
@@ -81,10 +83,10 @@ def test_the_cells_of_a_call(dtype: str) -> None:
     wide = "float64" if dtype.endswith("64") else "float32"
     fixed = {"units": "int32", "weight": wide, "total": wide, "wtotal": wide}
     for (fx, weighted, repeated, optional), names in NEEDED.items():
-        entry = scalar(dtype=dtype, fx=fx, weighted=weighted, repeated=repeated, optional=optional)
-        assert roles_of(entry) == {name: fixed.get(name, dtype) for name in names}
-        assert list(roles_of(entry)) == names
-        assert entry.columns == entry.roles
+        spec = scalar(dtype=dtype, fx=fx, weighted=weighted, repeated=repeated, optional=optional)
+        assert roles_of(spec) == {name: fixed.get(name, dtype) for name in names}
+        assert list(roles_of(spec)) == names
+        assert spec.columns == spec.fields
 
 
 def test_a_masked_call_is_optional() -> None:
@@ -94,20 +96,20 @@ def test_a_masked_call_is_optional() -> None:
 
 def test_the_columns_of_a_metric() -> None:
     both: dict[str, Any] = {"on_step": True, "on_epoch": True}
-    assert [role.name for role in metric(**both).columns] == ["value"]
-    assert [role.name for role in metric(**both, optional=True).columns] == ["value", "units"]
+    assert [field.name for field in metric(**both).columns] == ["value"]
+    assert [field.name for field in metric(**both, optional=True).columns] == ["value", "units"]
     assert metric(on_step=False, on_epoch=True).columns == ()
     assert Schema((metric(on_step=False, on_epoch=True),)).words == 0
 
 
 def test_words_count_wide_columns_twice() -> None:
-    entries = (scalar("a"), scalar("b", "int64", optional=True), scalar("c", "float64", fx="max"))
-    assert [Schema(entries[:n]).words for n in range(4)] == [0, 1, 4, 6]
+    specs = (scalar("a"), scalar("b", "int64", optional=True), scalar("c", "float64", fx="max"))
+    assert [Schema(specs[:n]).words for n in range(4)] == [0, 1, 4, 6]
 
 
 @pytest.mark.parametrize(("name", "fold"), [("units", "add"), ("min", "min"), ("max", "max")])
 def test_how_a_cell_folds(name: str, fold: str) -> None:
-    assert Role(name, "int32").fold == fold
+    assert Field(name, "int32").fold == fold
 
 
 def test_weighs_by_batch() -> None:
@@ -140,7 +142,7 @@ def test_options_say_what_follows_from_them() -> None:
 DTYPES = ("float32", "int32", "uint32", "int64", "float64")
 
 
-def entries_of(fx: str) -> st.SearchStrategy[Entry]:
+def entries_of(fx: str) -> st.SearchStrategy[KeySpec]:
     flags = st.fixed_dictionaries(
         {flag: st.booleans() for flag in ("weighted", "masked", "repeated", "optional")}
     )
@@ -156,7 +158,7 @@ TRIPLES = st.sampled_from(["mean", "sum", "min", "max"]).flatmap(
 
 @hypothesis.given(TRIPLES)
 @hypothesis.settings(max_examples=200)
-def test_join_is_a_least_upper_bound(triple: tuple[Entry, Entry, Entry]) -> None:
+def test_join_is_a_least_upper_bound(triple: tuple[KeySpec, KeySpec, KeySpec]) -> None:
     a, b, c = triple
     assert a.join(a) == a
     assert a.join(b) == b.join(a)
@@ -167,17 +169,19 @@ def test_join_is_a_least_upper_bound(triple: tuple[Entry, Entry, Entry]) -> None
 
 @hypothesis.given(TRIPLES)
 @hypothesis.settings(max_examples=100)
-def test_joined_cells_hold_both(triple: tuple[Entry, Entry, Entry]) -> None:
+def test_joined_cells_hold_both(triple: tuple[KeySpec, KeySpec, KeySpec]) -> None:
     a, b, _ = triple
     joined = a.join(b)
-    dtypes = {role.dtype for entry in (a, b) for role in entry.roles if role.name != "units"}
-    for role in joined.roles:
-        assert role.words == 2 or not any(d.endswith("64") for d in dtypes) or role.name == "units"
-    counted = {"units", "weight"} & {role.name for e in (a, b) for role in e.roles}
-    assert {role.name for role in joined.roles} >= counted
+    dtypes = {field.dtype for spec in (a, b) for field in spec.fields if field.name != "units"}
+    for field in joined.fields:
+        assert (
+            field.words == 2 or not any(d.endswith("64") for d in dtypes) or field.name == "units"
+        )
+    counted = {"units", "weight"} & {field.name for e in (a, b) for field in e.fields}
+    assert {field.name for field in joined.fields} >= counted
 
 
-JOINS: dict[str, tuple[Entry, Entry, dict[str, str]]] = {
+JOINS: dict[str, tuple[KeySpec, KeySpec, dict[str, str]]] = {
     "one dtype": (scalar(dtype="int32"), scalar(dtype="int32"), {"raw": "int32"}),
     "two dtypes": (scalar(dtype="int32"), scalar(), {"raw": "float32"}),
     "a wide one": (scalar(fx="sum", dtype="int64"), scalar(fx="sum"), {"sum": "float64"}),
@@ -202,8 +206,8 @@ JOINS: dict[str, tuple[Entry, Entry, dict[str, str]]] = {
 
 @pytest.mark.parametrize("case", JOINS)
 def test_join(case: str) -> None:
-    a, b, roles = JOINS[case]
-    assert roles_of(a.join(b)) == roles_of(b.join(a)) == roles
+    a, b, fields = JOINS[case]
+    assert roles_of(a.join(b)) == roles_of(b.join(a)) == fields
 
 
 def test_a_metric_joins_its_like() -> None:
@@ -218,19 +222,19 @@ def test_schemas_join_in_order_and_what_only_one_has_becomes_optional() -> None:
     assert joined == Schema((scalar("a", optional=True), scalar("b"), scalar("c", optional=True)))
     assert joined.join(left) == joined.join(right) == joined
     assert Schema().join(Schema()) == Schema()
-    assert joined.join(Schema()) == Schema(tuple(entry.optional() for entry in joined))
+    assert joined.join(Schema()) == Schema(tuple(spec.optional() for spec in joined))
 
 
 def test_a_schema_grows_without_changing() -> None:
     empty = Schema()
-    one = empty.with_entry(scalar("a"))
-    two = one.with_entry(scalar("b"))
+    one = empty.with_spec(scalar("a"))
+    two = one.with_spec(scalar("b"))
     assert ([e.name for e in empty], [e.name for e in one], [e.name for e in two]) == (
         [],
         ["a"],
         ["a", "b"],
     )
-    assert two.with_entry(scalar("a", repeated=True)) == Schema(
+    assert two.with_spec(scalar("a", repeated=True)) == Schema(
         (scalar("a", repeated=True), scalar("b"))
     )
     assert (len(two), two.find("b"), two.find("c")) == (2, scalar("b"), None)
@@ -241,14 +245,14 @@ def test_a_schema_grows_without_changing() -> None:
 
 def _schemas() -> list[Schema]:
     """Schemas of which each differs from every other."""
-    entries = [
+    specs = [
         scalar("a"), scalar("b"), scalar("a", "int32"), scalar("a", fx="sum"),
         scalar("a", weighted=True), scalar("a", optional=True), scalar("a", prog_bar=True),
         scalar("a", sync_dist_group=((0, 1), (2, 3))), metric(0, "a"), metric(1, "a"),
         metric(0, "a", optional=True),
     ]  # fmt: skip
-    singles = [Schema((entry,)) for entry in entries]
-    return [Schema(), *singles, Schema((entries[0], entries[1])), Schema((entries[1], entries[0]))]
+    singles = [Schema((spec,)) for spec in specs]
+    return [Schema(), *singles, Schema((specs[0], specs[1])), Schema((specs[1], specs[0]))]
 
 
 def test_equal_schemas_hash_alike_and_others_differ() -> None:
@@ -267,7 +271,7 @@ def test_a_schema_keys_the_cache_of_jit() -> None:
     assert traced == _schemas()
 
 
-@pytest.mark.parametrize("change", ["name", "entries", "prog_bar"])
+@pytest.mark.parametrize("change", ["name", "specs", "prog_bar"])
 def test_frozen(change: str) -> None:
     for thing in (Schema((scalar(),)), scalar(), OPTIONS):
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -299,7 +303,7 @@ def test_other_options_are_refused(option: str, of: Any) -> None:
     with pytest.raises(SchemaError, match=match):
         plain.join(changed)
     with pytest.raises(SchemaError, match="another name"):
-        Schema((changed,)).with_entry(plain)
+        Schema((changed,)).with_spec(plain)
     with pytest.raises(SchemaError, match=option):
         Schema((changed,)).join(Schema((plain,)))
 
@@ -320,7 +324,7 @@ def test_two_hooks_are_refused() -> None:
 @pytest.mark.parametrize(
     ("a", "b"), [(scalar(), metric()), (metric(), scalar(optional=True)), (metric(0), metric(1))]
 )
-def test_two_kinds_are_refused(a: Entry, b: Entry) -> None:
+def test_two_kinds_are_refused(a: KeySpec, b: KeySpec) -> None:
     for first, second in ((a, b), (b, a)):
         with pytest.raises(SchemaError, match=r"'v' is logged as two different things.*another"):
             first.join(second)
@@ -340,7 +344,7 @@ def test_metrics_of_another_shape_or_configuration_are_refused() -> None:
         (Above.empty(), Above.empty(threshold=0.75)),
     ):
         a, b = (
-            entry_of(lower_call("v", m, OPTIONS).call, repeated=False, optional=False)
+            spec_of(normalize_call("v", m, OPTIONS).call, repeated=False, optional=False)
             for m in (first, second)
         )
         with pytest.raises(SchemaError, match="'v' is logged as two different things"):
@@ -349,5 +353,5 @@ def test_metrics_of_another_shape_or_configuration_are_refused() -> None:
 
 def test_scalar_roles_follow_numpy_widths() -> None:
     for dtype in DTYPES:
-        for role in scalar_roles("sum", dtype, weighting="batch", repeated=True, optional=True):
-            assert role.words * 4 == np.dtype(role.dtype).itemsize
+        for field in scalar_fields("sum", dtype, weighting="batch", repeated=True, optional=True):
+            assert field.words * 4 == np.dtype(field.dtype).itemsize

@@ -18,8 +18,8 @@ import pytest
 from jax import lax
 
 from jaxlog.logs import Logs
-from jaxlog.logs.cells import contribution
-from jaxlog.logs.lowering import entry_of, lower_call
+from jaxlog.logs.accumulator_state import contribution
+from jaxlog.logs.normalize import normalize_call, spec_of
 from jaxlog.logs.schema import Options, Schema
 from jaxlog.logs.totals import empty_totals, fold_step, merge_totals, total_values
 from jaxlog.metrics import Last
@@ -98,14 +98,14 @@ LENGTH = 24
 def _schema(fx: str, dtype: str, *, weighted: bool) -> Schema:
     options = Options("training_step", on_step=True, on_epoch=False, reduce_fx=fx)
     weight = 1.0 if weighted else None
-    call = lower_call("v", jnp.zeros((), dtype), options, batch_size=weight).call
-    return Schema((entry_of(call, repeated=False, optional=False),))
+    call = normalize_call("v", jnp.zeros((), dtype), options, batch_size=weight).call
+    return Schema((spec_of(call, repeated=False, optional=False),))
 
 
 def _fold(schema: Schema, totals: Any, value: Any, weight: Any) -> jax.Array:
-    (entry,) = schema
-    weight = weight if entry.role("weight") else None
-    return fold_step(schema, totals, {"v": contribution(entry, value, weight)}, 1.0)
+    (spec,) = schema
+    weight = weight if spec.field("weight") else None
+    return fold_step(schema, totals, {"v": contribution(spec, value, weight)}, 1.0)
 
 
 @functools.cache
@@ -124,7 +124,7 @@ def _folded(fx: str, dtype: str, *, weighted: bool = False) -> Any:
 def pairs(schema: Schema, words: Any) -> list[Fraction]:
     """The exact value of each pair."""
     floats = np.asarray(words).view(np.float32).reshape(-1, 2)
-    assert len(floats) == (2 if schema.entries[0].options.reduce_fx == "mean" else 1)
+    assert len(floats) == (2 if schema.specs[0].options.reduce_fx == "mean" else 1)
     return [Fraction(float(high)) + Fraction(float(low)) for high, low in floats]
 
 

@@ -20,7 +20,7 @@ TARGETS = [1.0, 2.0, 4.0]
 
 def step(w: Any, rate: Any, batch: Any) -> Any:
     jaxlog.log("loss", (w - batch.mean()) ** 2, on_epoch=True, prog_bar=True)
-    jaxlog.log("spread", jaxlog.Mean.of(batch * rate))
+    jaxlog.log("shard_axes", jaxlog.Mean.of(batch * rate))
     jaxlog.log("seen", jaxlog.Sum.of(batch), on_step=False, on_epoch=True)
     jaxlog.log("lazy", lambda: w + rate)
     jax.lax.cond(rate > 0.3, lambda: jaxlog.log("fast", w), lambda: None)
@@ -34,7 +34,7 @@ def alone(rate: float, *, epochs: int) -> list[dict[str, float]]:
         losses = []
         for target in TARGETS:
             losses.append((w - target) ** 2)
-            rows.append({"loss_step": losses[-1], "spread": target * rate, "lazy": w + rate})
+            rows.append({"loss_step": losses[-1], "shard_axes": target * rate, "lazy": w + rate})
             if rate > 0.3:
                 rows[-1]["fast"] = w
             w += rate * (target - w)

@@ -1,4 +1,4 @@
-"""The compiled step: the tape is written in place, by one update, and nothing else is added."""
+"""The compiled step: the ring buffer is written in place, by one update, and nothing else is added."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def compiled(count: int, **options: Any) -> str:
     return step._compiled.lower(step._recording, w, x).compile().as_text()
 
 
-def entry_of(program: str) -> list[str]:
+def spec_of(program: str) -> list[str]:
     """The instructions of the main computation, without the fusions it calls."""
     body = program[program.index("\nENTRY") :]
     return [line.strip() for line in body.splitlines() if " = " in line]
@@ -48,7 +48,7 @@ def test_a_step_gives_back_what_it_was_given(count: int) -> None:
     program = compiled(count)
     header = program.splitlines()[0]
     aliased = header[header.index("input_output_alias") :]
-    # The counter, the tape and the user's own donated argument, each to the result it becomes.
+    # The counter, the ring buffer and the user's own donated argument, each to the result it becomes.
     assert re.findall(r"\{(\d+)\}: \((\d+), \{\}, \S+\)", aliased) == [
         ("0", "0"), ("1", "1"), ("2", "2"),
     ]  # fmt: skip
@@ -56,8 +56,8 @@ def test_a_step_gives_back_what_it_was_given(count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 20, 100])
 def test_the_tape_is_never_copied_and_updated_once(count: int) -> None:
-    tape = f"s32[{ROWS},{count}]"
-    made = [line for line in entry_of(compiled(count)) if f" = {tape}" in line]
+    ring_buffer = f"s32[{ROWS},{count}]"
+    made = [line for line in spec_of(compiled(count)) if f" = {ring_buffer}" in line]
     made = [line for line in made if " parameter(" not in line]
     assert len(made) == 1
     assert "dynamic-update-slice" in made[0]
@@ -70,7 +70,7 @@ def test_a_row_leaves_the_device_by_itself_only_for_a_bar() -> None:
 
 
 def test_the_program_grows_by_a_few_instructions_for_twenty_metrics() -> None:
-    one, twenty = (len(entry_of(compiled(count))) for count in (1, 20))
+    one, twenty = (len(spec_of(compiled(count))) for count in (1, 20))
     assert twenty - one <= 2
 
 
@@ -96,7 +96,7 @@ def test_a_hook_that_nobody_has_is_not_called() -> None:
 
 
 def test_the_work_on_a_window_does_not_grow_with_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jaxlog.logs.tape import Column
+    from jaxlog.logs.ring_buffer import Column
 
     decoded: list[tuple[int, ...]] = []
     values = Column.step_values

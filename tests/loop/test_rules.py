@@ -52,7 +52,7 @@ def test_log_every_0_writes_no_step_but_every_epoch() -> None:
 
 
 def test_log_every_more_than_an_epoch_counts_on_over_epochs() -> None:
-    """Rows are due when (global_step + 1) % log_every_n_steps == 0, whatever the epoch."""
+    """Rows are should_write when (global_step + 1) % log_every_n_steps == 0, whatever the epoch."""
     loop, rows = loop_of(log_every_n_steps=3)
     step = loop.training_step(logging_step("loss"))
     fit(loop, step, batches(1, 2), batches(3, 4), batches(5, 6))

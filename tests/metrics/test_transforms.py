@@ -101,7 +101,7 @@ def test_shard_map(case, check_vma: bool) -> None:
     mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
     reduced = jax.jit(
         jax.shard_map(
-            lambda x: update(case, case.empty(), x[0]).reduce_mesh("data"),
+            lambda x: update(case, case.empty(), x[0]).reduce("data"),
             mesh=mesh,
             in_specs=PartitionSpec("data"),
             out_specs=PartitionSpec(),
@@ -114,7 +114,7 @@ def test_shard_map(case, check_vma: bool) -> None:
 def test_two_mesh_axes_and_local_vmap(case) -> None:
     mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("a", "b"))
     reduced = jax.shard_map(
-        lambda x: jax.vmap(case.of)(x).reduce_axes(1).reduce_mesh(("a", "b")),
+        lambda x: jax.vmap(case.of)(x).reduce_axes(1).reduce(("a", "b")),
         mesh=mesh,
         in_specs=PartitionSpec(("a", "b")),
         out_specs=PartitionSpec(),
@@ -123,7 +123,7 @@ def test_two_mesh_axes_and_local_vmap(case) -> None:
 
 
 def test_vmapped_axis_name(case) -> None:
-    mapped = jax.vmap(lambda x: case.of(x).reduce_mesh("i"), axis_name="i")(XS)
+    mapped = jax.vmap(lambda x: case.of(x).reduce("i"), axis_name="i")(XS)
     assert_answer(case, jax.tree.map(lambda leaf: leaf[-1], mapped))
 
 
@@ -187,7 +187,7 @@ def test_an_own_merge_folds_in_order() -> None:
     mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
     spec = PartitionSpec("data")
     folded = jax.shard_map(
-        lambda x: Concat.of(x[0]).reduce_mesh("data"),
+        lambda x: Concat.of(x[0]).reduce("data"),
         mesh=mesh,
         in_specs=spec,
         out_specs=PartitionSpec(),
@@ -206,7 +206,5 @@ def test_reduce_axes_names_the_mapped_axes() -> None:
 
 
 def test_pmap(case):
-    reduced = jax.pmap(lambda x: case.of(x).reduce_mesh("d"), axis_name="d")(
-        BATCHES.astype(np.float32)
-    )
+    reduced = jax.pmap(lambda x: case.of(x).reduce("d"), axis_name="d")(BATCHES.astype(np.float32))
     assert_answer(case, jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[0]), reduced))

@@ -197,7 +197,7 @@ def test_donation_by_name() -> None:
     x = X + 0
     logs, _ = jax.jit(captured, donate_argnames="x")(captured.init(x), x)
     assert x.is_deleted()
-    assert not logs.tape.rows.is_deleted()
+    assert not logs.ring_buffer.rows.is_deleted()
 
 
 def test_signature_has_the_logs_in_front() -> None:
@@ -225,7 +225,7 @@ def test_a_function_that_logs_nothing() -> None:
     captured = capture(lambda x: x + 1)
     logs, out = jax.jit(captured)(captured.init(X), X)
     assert (logs.compute(), logs.history()) == ({}, {})
-    assert int(logs.tape.steps) == 1
+    assert int(logs.ring_buffer.steps) == 1
     np.testing.assert_array_equal(out, X + 1)
 
 
@@ -674,9 +674,9 @@ def test_a_log_that_jax_drops_is_named() -> None:
     captured = capture(jax.grad(loss))
     with pytest.warns(UserWarning, match=r"\['lost'\] is logged in code that the step's program"):
         logs = captured.init(X, True)
-    assert [entry.name for entry in logs.schema] == ["kept"]
+    assert [spec.name for spec in logs.schema] == ["kept"]
 
 
 def test_a_log_that_was_only_tried_is_no_loss() -> None:
     captured = capture(lambda x: (jax.eval_shape(logging_step, x), logging_step(x))[1])
-    assert [entry.name for entry in captured.init(X).schema] == ["v"]
+    assert [spec.name for spec in captured.init(X).schema] == ["v"]

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 import jaxlog
 from jaxlog.errors import HookError, LogArgumentError
 from jaxlog.logs.recording import Recording
-from jaxlog.logs.tape import decode_rows
+from jaxlog.logs.ring_buffer import decode_rows
 from jaxlog.tracing import capture, hook, log
 from tests.tracing.placements import PLACEMENTS
 from tests.tracing.test_transforms import REDUCTIONS
@@ -38,21 +38,25 @@ def step_of(place: str) -> tuple[Any, Any]:
 
     @jax.jit
     def step(recording, x):
-        cells, _ = captured.run(recording.schema, captured.trace((x,), {}), due=recording.due)
-        return recording.push(cells)[0].whole.rows
+        state, _ = captured.run(
+            recording.schema, captured.trace((x,), {}), should_write=recording.should_write
+        )
+        return recording.push(state)[0].whole.rows
 
     return step, recording
 
 
-@pytest.mark.parametrize("due", [True, False])
+@pytest.mark.parametrize("should_write", [True, False])
 @pytest.mark.parametrize("place", SOME)
-def test_only_steps_that_are_written_have_it(place: str, due: bool) -> None:
+def test_only_steps_that_are_written_have_it(place: str, should_write: bool) -> None:
     step, recording = step_of(place)
-    seen = decode_rows(recording.schema, np.asarray(step(recording.when(np.asarray(due)), X)))
+    seen = decode_rows(
+        recording.schema, np.asarray(step(recording.when(np.asarray(should_write)), X))
+    )
     count, reduce = REDUCTIONS["mean"]
     value = reduce(count(PLACEMENTS[place].oracle(X.astype(np.float64))))
     np.testing.assert_allclose(seen["mean"].step_values(), [value], rtol=2e-6)
-    wanted = [value] if due else [np.nan]
+    wanted = [value] if should_write else [np.nan]
     np.testing.assert_allclose(seen["lazy"].step_values(), wanted, rtol=2e-6)
 
 
@@ -188,14 +192,16 @@ def test_the_branch_is_a_branch() -> None:
     recording = Recording.empty(captured.init(X, X).schema, rows=1)
 
     def run(recording, w, x):
-        cells, out = captured.run(recording.schema, captured.trace((w, x), {}), due=recording.due)
-        return recording.push(cells)[0], out
+        state, out = captured.run(
+            recording.schema, captured.trace((w, x), {}), should_write=recording.should_write
+        )
+        return recording.push(state)[0], out
 
     text = jax.jit(run).lower(recording.when(np.asarray(True)), X, X).compile().as_text()
     assert text is not None
-    entry = text[text.index("ENTRY") :]
-    assert re.search(r" conditional\(", entry)
-    assert not re.search(r" sort\(", entry)
+    spec = text[text.index("ENTRY") :]
+    assert re.search(r" conditional\(", spec)
+    assert not re.search(r" sort\(", spec)
     assert re.search(r" sort\(", text)
 
 

@@ -20,10 +20,10 @@ from jaxlog.tracing import capture, hook, log, log_dict
 X = jnp.arange(1, 5, dtype=jnp.float32)
 
 
-def entry_of(**options: Any) -> Any:
-    """The schema entry of one call."""
-    (entry,) = capture(lambda x: log("v", x.sum(), **options)).init(X).schema
-    return entry
+def spec_of(**options: Any) -> Any:
+    """The schema spec of one call."""
+    (spec,) = capture(lambda x: log("v", x.sum(), **options)).init(X).schema
+    return spec
 
 
 def history_of(fn: Callable[[Any], Any], x: Any = X) -> dict[str, list[float]]:
@@ -36,7 +36,7 @@ def history_of(fn: Callable[[Any], Any], x: Any = X) -> dict[str, list[float]]:
 
 
 def test_defaults() -> None:
-    assert entry_of().options == Options(hook="training_step", on_step=True, on_epoch=False)
+    assert spec_of().options == Options(hook="training_step", on_step=True, on_epoch=False)
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def test_defaults() -> None:
     ],
 )
 def test_an_option_reaches_the_schema(option: str, given: Any) -> None:
-    options = entry_of(**{option: given}).options
-    assert options.differences(entry_of().options) == [option]
+    options = spec_of(**{option: given}).options
+    assert options.differences(spec_of().options) == [option]
     assert getattr(options, option) == given
 
 
 @pytest.mark.parametrize("groups", [[[0, 1], [2, 3]], ([0, 1], [2, 3]), ((0, 1), (2, 3))])
 def test_index_groups_become_tuples(groups: Any) -> None:
-    assert entry_of(sync_dist_group=groups).options.sync_dist_group == ((0, 1), (2, 3))
+    assert spec_of(sync_dist_group=groups).options.sync_dist_group == ((0, 1), (2, 3))
 
 
 def test_a_metric_takes_no_notice_of_a_batch_size_for_its_siblings() -> None:
@@ -74,9 +74,9 @@ def test_a_metric_takes_no_notice_of_a_batch_size_for_its_siblings() -> None:
 
 
 def test_only_on_epoch() -> None:
-    options = entry_of(on_step=False, on_epoch=True).options
+    options = spec_of(on_step=False, on_epoch=True).options
     assert (options.on_step, options.on_epoch, options.forks) == (False, True, False)
-    assert entry_of(on_epoch=True).options.forks
+    assert spec_of(on_epoch=True).options.forks
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_only_on_epoch() -> None:
     ],
 )
 def test_reduce_fx(given: Any, reduction: str) -> None:
-    assert entry_of(reduce_fx=given).options.reduce_fx == reduction
+    assert spec_of(reduce_fx=given).options.reduce_fx == reduction
 
 
 def test_the_name_may_leave_the_appended_index_alone() -> None:
     step = capture(lambda x: log("v/dataloader_idx_0", x.sum(), add_dataloader_idx=False))
-    assert [entry.name for entry in step.init(X).schema] == ["v/dataloader_idx_0"]
+    assert [spec.name for spec in step.init(X).schema] == ["v/dataloader_idx_0"]
 
 
 def test_log_returns_nothing_and_log_dict_takes_options() -> None:
@@ -137,7 +137,7 @@ def test_log_returns_nothing_and_log_dict_takes_options() -> None:
 def test_a_value_keeps_its_bits(value: Any, stored: str, number: float) -> None:
     captured = capture(lambda: log("v", value))
     logs, _ = captured(captured.init())
-    assert [role.dtype for role in logs.schema.entries[0].roles] == [stored]
+    assert [field.dtype for field in logs.schema.specs[0].fields] == [stored]
     assert logs.history()["v"].tolist() == [number]
 
 

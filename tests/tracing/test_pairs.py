@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from jaxlog.logs import Schema
-from jaxlog.logs.cells import StepCells
-from jaxlog.logs.tape import Column
+from jaxlog.logs.accumulator_state import StepState
+from jaxlog.logs.ring_buffer import Column
 from jaxlog.tracing import capture, log_gradient
 from tests.tracing.combinators import BOUND, REDUCTIONS, WRAPPERS, Fn, emit
 
@@ -83,17 +83,19 @@ def _logged(program: Callable[[list[str]], Fn], inners: list[str]) -> list[dict[
     return found
 
 
-def _values(schema: Schema, cells: StepCells) -> dict[str, float]:
+def _values(schema: Schema, state: StepState) -> dict[str, float]:
     values = {}
-    for entry in schema:
-        roles = {role: np.array([x]) for role, x in cells[entry.name].items() if role != "metric"}
-        column = Column(entry, roles)
-        if roles and not column.present()[0]:
-            values[entry.name] = math.nan
-        elif entry.metric is not None:
-            values[entry.name] = cells[entry.name]["metric"].host_compute()
+    for spec in schema:
+        fields = {
+            field: np.array([x]) for field, x in state[spec.name].items() if field != "metric"
+        }
+        column = Column(spec, fields)
+        if fields and not column.present()[0]:
+            values[spec.name] = math.nan
+        elif spec.metric is not None:
+            values[spec.name] = state[spec.name]["metric"].host_compute()
         else:
-            values[entry.name] = float(column.step_values()[0])
+            values[spec.name] = float(column.step_values()[0])
     return values
 
 

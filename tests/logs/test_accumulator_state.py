@@ -1,4 +1,4 @@
-"""Cells are a monoid: each call contributes, whatever the order, and nothing changes nothing."""
+"""AccumulatorState are a monoid: each call contributes, whatever the order, and nothing changes nothing."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlog.logs import Entry, Options
-from jaxlog.logs.cells import contribution, fold_axes, merge, merge_steps, neutral
-from jaxlog.logs.lowering import entry_of, lower_call
+from jaxlog.logs import KeySpec, Options
+from jaxlog.logs.accumulator_state import contribution, fold_axes, merge, merge_steps, neutral
+from jaxlog.logs.normalize import normalize_call, spec_of
 from jaxlog.metrics import Mean
 
 VALUES = np.array([3.0, -1.0, 2.5, 8.0], np.float32)
 WEIGHTS = [2.0, None, 0.0, 5.0]  # None weighs by batch size
 
 
-def entry(fx: str, *, weights: Any = (None,), value: Any = 0.0) -> Entry:
+def spec(fx: str, *, weights: Any = (None,), value: Any = 0.0) -> KeySpec:
     options = Options("training_step", on_step=True, on_epoch=False, reduce_fx=fx)
-    calls = [lower_call("v", value, options, batch_size=weight).call for weight in weights]
-    entries = [entry_of(call, repeated=True, optional=True) for call in calls]
-    return entries[0].join(entries[-1])
+    calls = [normalize_call("v", value, options, batch_size=weight).call for weight in weights]
+    specs = [spec_of(call, repeated=True, optional=True) for call in calls]
+    return specs[0].join(specs[-1])
 
 
-def numbers(cells: dict[str, Any]) -> dict[str, float]:
-    return {role: float(value) for role, value in cells.items()}
+def numbers(state: dict[str, Any]) -> dict[str, float]:
+    return {field: float(value) for field, value in state.items()}
 
 
 def test_weights_of_both_kinds_go_to_cells_of_their_own() -> None:
-    mixed = entry("mean", weights=(None, 1.0))
-    cells = neutral(mixed)
+    mixed = spec("mean", weights=(None, 1.0))
+    state = neutral(mixed)
     for value, weight in zip(VALUES, WEIGHTS, strict=True):
         given = None if weight is None else jnp.float32(weight)
-        cells = merge(mixed, cells, contribution(mixed, jnp.float32(value), given))
-    assert numbers(cells) == {"total": -1, "units": 1, "wtotal": 3 * 2 + 8 * 5, "weight": 7}
+        state = merge(mixed, state, contribution(mixed, jnp.float32(value), given))
+    assert numbers(state) == {"total": -1, "units": 1, "wtotal": 3 * 2 + 8 * 5, "weight": 7}
 
 
 @pytest.mark.parametrize(("fx", "want"), [("sum", 9.5), ("min", -1.0), ("max", 8.0)])
 @pytest.mark.parametrize("hidden", [None, 0, 3])
 def test_any_order_gives_one_answer(fx: str, want: float, hidden: int | None) -> None:
-    one = entry(fx)
+    one = spec(fx)
     kept = [v for i, v in enumerate(VALUES.tolist()) if i != hidden]
     want = {"sum": math.fsum, "min": min, "max": max}[fx](kept)
     calls = [
@@ -59,11 +59,11 @@ def test_any_order_gives_one_answer(fx: str, want: float, hidden: int | None) ->
 @pytest.mark.parametrize("fx", ["mean", "sum", "min", "max"])
 @pytest.mark.parametrize("value", [2.5, np.inf, -np.inf, 2**31 - 1, -(2**31)])
 def test_neutral_changes_nothing(fx: str, value: float) -> None:
-    one = entry(fx, value=value)
-    cells = contribution(one, lower_call("v", value, one.options).value)
-    for merged in (merge(one, neutral(one), cells), merge(one, cells, neutral(one))):
-        assert numbers(merged) == numbers(cells)
-        assert [str(x.dtype) for x in merged.values()] == [role.dtype for role in one.roles]
+    one = spec(fx, value=value)
+    state = contribution(one, normalize_call("v", value, one.options).value)
+    for merged in (merge(one, neutral(one), state), merge(one, state, neutral(one))):
+        assert numbers(merged) == numbers(state)
+        assert [str(x.dtype) for x in merged.values()] == [field.dtype for field in one.fields]
 
 
 @pytest.mark.parametrize("axes", [0, 1, 2])
@@ -73,26 +73,26 @@ def test_mapped_axes_fold_like_calls(axes: int) -> None:
     exact = np.asarray(values, np.float64)
     want = {"mean": exact.sum(), "sum": exact.sum(), "min": exact.min(), "max": exact.max()}
     for fx, number in want.items():
-        one = entry(fx)
-        cells = numbers(fold_axes(one, contribution(one, values), axes))
-        assert cells == {"total" if fx == "mean" else fx: number, "units": exact.size}
+        one = spec(fx)
+        state = numbers(fold_axes(one, contribution(one, values), axes))
+        assert state == {"total" if fx == "mean" else fx: number, "units": exact.size}
 
 
 def test_mapped_metrics_fold_like_calls() -> None:
     mapped = jax.vmap(Mean.of)(jnp.asarray(VALUES))
-    call = lower_call("v", Mean.of(1.0), entry("mean").options).call
-    one = entry_of(call, repeated=True, optional=True)
-    cells = fold_axes(one, contribution(one, mapped), 1)
-    assert (float(cells["metric"].compute()), int(cells["units"])) == (VALUES.mean(), 4)
-    again = merge(one, neutral(one), cells)
+    call = normalize_call("v", Mean.of(1.0), spec("mean").options).call
+    one = spec_of(call, repeated=True, optional=True)
+    state = fold_axes(one, contribution(one, mapped), 1)
+    assert (float(state["metric"].compute()), int(state["units"])) == (VALUES.mean(), 4)
+    again = merge(one, neutral(one), state)
     assert float(again["metric"].compute()) == VALUES.mean()
 
 
 def test_steps_merge_name_by_name() -> None:
-    entries = {"a": entry("sum"), "b": entry("max")}
-    a = {"a": contribution(entries["a"], jnp.float32(1))}
-    both = a | {"b": contribution(entries["b"], jnp.float32(5))}
-    merged = merge_steps(entries, a, both)
-    assert {name: numbers(cells) for name, cells in merged.items()} == {
+    specs = {"a": spec("sum"), "b": spec("max")}
+    a = {"a": contribution(specs["a"], jnp.float32(1))}
+    both = a | {"b": contribution(specs["b"], jnp.float32(5))}
+    merged = merge_steps(specs, a, both)
+    assert {name: numbers(state) for name, state in merged.items()} == {
         "a": {"sum": 2, "units": 2}, "b": {"max": 5, "units": 1},
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The tape as the host reads it: rows in order, and each step's value and weight in float64."""
+"""The ring buffer as the host reads it: rows in order, and each step's value and weight in float64."""
 
 from __future__ import annotations
 
@@ -13,25 +13,32 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlog.logs import Entry, Options, Schema
+from jaxlog.logs import KeySpec, Options, Schema
 from jaxlog.logs.packing import pack_host
-from jaxlog.logs.schema import LeafSpec, Role, scalar_roles
-from jaxlog.logs.tape import Tape, blank_row, decode_rows, merge_tapes, pack_cells, push_row
+from jaxlog.logs.ring_buffer import (
+    RingBuffer,
+    blank_row,
+    decode_rows,
+    merge_ring_buffers,
+    pack_state,
+    push_row,
+)
+from jaxlog.logs.schema import Field, LeafSpec, scalar_fields
 from jaxlog.metrics import Mean
 
 _push = jax.jit(push_row)
-_merge = jax.jit(merge_tapes)
+_merge = jax.jit(merge_ring_buffers)
 
 
-def tape_of(steps: Sequence[int], rows: int = 4) -> Tape:
-    tape = Tape.empty(rows, 2)
+def tape_of(steps: Sequence[int], rows: int = 4) -> RingBuffer:
+    ring_buffer = RingBuffer.empty(rows, 2)
     for step in steps:
-        tape = _push(tape, jnp.array([step, -step], jnp.int32))
-    return tape
+        ring_buffer = _push(ring_buffer, jnp.array([step, -step], jnp.int32))
+    return ring_buffer
 
 
-def kept(tape: Tape) -> list[list[int]]:
-    return tape.fetch().tolist()
+def kept(ring_buffer: RingBuffer) -> list[list[int]]:
+    return ring_buffer.fetch().tolist()
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 8, 11])
@@ -53,16 +60,18 @@ def test_merged_tapes_go_on(first: int, second: int, more: int) -> None:
 # ---- columns against the definition of a step's value ---------------------------------------
 
 
-def entry(fx: str, roles: Sequence[Role], **options: Any) -> Entry:
+def spec(fx: str, fields: Sequence[Field], **options: Any) -> KeySpec:
     given = Options("training_step", on_step=True, on_epoch=False, reduce_fx=fx, **options)
-    return Entry("v", given, tuple(roles))
+    return KeySpec("v", given, tuple(fields))
 
 
 def column_of(fx: str, dtype: str, steps: Sequence[Mapping[str, float]], **kind: Any) -> Any:
-    """The decoded column of steps given as role name to cell."""
-    roles = scalar_roles(fx, dtype, **({"weighting": "batch", "repeated": False} | kind))
-    schema = Schema((entry(fx, roles),))
-    rows = [pack_host([np.asarray(step[r.name], r.dtype) for r in roles], roles) for step in steps]
+    """The decoded column of steps given as field name to cell."""
+    fields = scalar_fields(fx, dtype, **({"weighting": "batch", "repeated": False} | kind))
+    schema = Schema((spec(fx, fields),))
+    rows = [
+        pack_host([np.asarray(step[r.name], r.dtype) for r in fields], fields) for step in steps
+    ]
     return decode_rows(schema, np.stack(rows))["v"]
 
 
@@ -106,14 +115,14 @@ def test_explicit_weights() -> None:
 
 def test_weights_by_batch_and_of_ones_own_in_one_step() -> None:
     parts = [
-        scalar_roles("mean", "float32", weighting=weighting, repeated=True, optional=True)
+        scalar_fields("mean", "float32", weighting=weighting, repeated=True, optional=True)
         for weighting in ("batch", "explicit")
     ]
-    schema = Schema((entry("mean", [*parts[0], *parts[1]]),))
-    cells = np.array([[12, 3, 10, 5], [0, 0, 10, 5], [12, 3, 0, 0]])
-    roles = schema.entries[0].roles
-    assert [role.name for role in roles] == ["total", "units", "wtotal", "weight"]
-    column = decode_rows(schema, np.stack([pack_host(list(row), roles) for row in cells]))["v"]
+    schema = Schema((spec("mean", [*parts[0], *parts[1]]),))
+    state = np.array([[12, 3, 10, 5], [0, 0, 10, 5], [12, 3, 0, 0]])
+    fields = schema.specs[0].fields
+    assert [field.name for field in fields] == ["total", "units", "wtotal", "weight"]
+    column = decode_rows(schema, np.stack([pack_host(list(row), fields) for row in state]))["v"]
     sizes = np.array([8, 8, 8])
     assert column.step_values(sizes).tolist() == [(4 * 8 + 10) / 13, 2, 4]
     assert column.step_values().tolist() == [(4 + 10) / 6, 2, 4]
@@ -144,15 +153,15 @@ def metric_schema(*, on_step: bool, optional: bool) -> Schema:
     leaves, structure = jax.tree.flatten(example)
     options = Options("training_step", on_step=on_step, on_epoch=True)
     specs = tuple(LeafSpec(leaf.shape, str(leaf.dtype)) for leaf in leaves)
-    roles = (Role("units", "int32"),) if optional else ()
-    return Schema((Entry("v", options, roles, structure, specs),))
+    fields = (Field("units", "int32"),) if optional else ()
+    return Schema((KeySpec("v", options, fields, structure, specs),))
 
 
 @pytest.mark.parametrize("optional", [True, False])
 def test_a_metric_stands_on_the_tape_as_its_value(optional: bool) -> None:
     schema = metric_schema(on_step=True, optional=optional)
-    cells = {"metric": Mean.of(jnp.array([1.0, 2.0])), "units": jnp.int32(1)}
-    column = decode_rows(schema, np.asarray(pack_cells(schema, {"v": cells}))[None])["v"]
+    state = {"metric": Mean.of(jnp.array([1.0, 2.0])), "units": jnp.int32(1)}
+    column = decode_rows(schema, np.asarray(pack_state(schema, {"v": state}))[None])["v"]
     assert (column.has_steps, column.step_values().tolist()) == (True, [1.5])
     assert column.weights(np.array([4])).tolist() == [4]
 
@@ -160,23 +169,24 @@ def test_a_metric_stands_on_the_tape_as_its_value(optional: bool) -> None:
 @pytest.mark.parametrize("optional", [True, False])
 def test_a_metric_without_step_values(optional: bool) -> None:
     schema = metric_schema(on_step=False, optional=optional)
-    row = pack_cells(schema, {"v": {"metric": Mean.of(jnp.ones(2)), "units": jnp.int32(1)}})
+    row = pack_state(schema, {"v": {"metric": Mean.of(jnp.ones(2)), "units": jnp.int32(1)}})
     column = decode_rows(schema, np.asarray(row)[None])["v"]
     assert not column.has_steps
-    assert list(column.cells) == (["units"] if optional else [])
+    assert list(column.state) == (["units"] if optional else [])
 
 
 def test_a_blank_row_is_one_that_nobody_logged() -> None:
-    entries = (
-        entry(
-            "mean", scalar_roles("mean", "float32", weighting="batch", repeated=True, optional=True)
+    specs = (
+        spec(
+            "mean",
+            scalar_fields("mean", "float32", weighting="batch", repeated=True, optional=True),
         ),
-        entry("min", scalar_roles("min", "int32", weighting="batch", repeated=True, optional=True)),
-        metric_schema(on_step=True, optional=True).entries[0],
+        spec("min", scalar_fields("min", "int32", weighting="batch", repeated=True, optional=True)),
+        metric_schema(on_step=True, optional=True).specs[0],
     )
-    for one in entries:
+    for one in specs:
         column = decode_rows(Schema((one,)), blank_row([one])[None])["v"]
         assert column.present().tolist() == [False]
         assert np.isnan(column.step_values()).tolist() == [True]
-    assert blank_row(entries).shape == (6,)
+    assert blank_row(specs).shape == (6,)
     assert blank_row([]).shape == (0,)

@@ -1,4 +1,4 @@
-"""The tape: a ring of packed rows, one a step, and how the host reads it."""
+"""The ring buffer: a ring of packed rows, one a step, and how the host reads it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ import numpy as np
 from jax import lax
 
 from jaxlog.compat import beside
-from jaxlog.logs.cells import StepCells, neutral
+from jaxlog.logs.accumulator_state import StepState, neutral
 from jaxlog.logs.packing import pack, pack_host, unpack_host
-from jaxlog.logs.schema import Entry, Schema
+from jaxlog.logs.schema import KeySpec, Schema
 
-__all__ = ["Column", "Tape", "blank_row", "decode_rows", "merge_tapes", "pack_cells", "push_row"]
+__all__ = [
+    "Column",
+    "RingBuffer",
+    "blank_row",
+    "decode_rows",
+    "merge_ring_buffers",
+    "pack_state",
+    "push_row",
+]
 
 
-class Tape(NamedTuple):
+class RingBuffer(NamedTuple):
     """The latest rows.
 
     Attributes:
@@ -31,8 +39,8 @@ class Tape(NamedTuple):
     steps: Any
 
     @classmethod
-    def empty(cls, rows: int, words: int) -> Tape:
-        """A tape with room for `rows` steps; numpy, so that making one compiles nothing."""
+    def empty(cls, rows: int, words: int) -> RingBuffer:
+        """A ring_buffer with room for `rows` steps; numpy, so that making one compiles nothing."""
         return cls(np.zeros((rows, words), np.int32), np.zeros((), np.int32))
 
     def fetch(self) -> np.ndarray:
@@ -43,41 +51,41 @@ class Tape(NamedTuple):
         return np.roll(rows, -(steps % len(rows)), axis=0)
 
 
-def pack_cells(schema: Schema, cells: StepCells) -> jax.Array:
-    """One row of the tape: int32, shape `(words,)`."""
+def pack_state(schema: Schema, state: StepState) -> jax.Array:
+    """One row of the ring buffer: int32, shape `(words,)`."""
     values: list[jax.Array] = []
-    roles = []
-    for entry in schema:
-        for role in entry.columns:
-            roles.append(role)
-            values.append(_column(cells[entry.name], role.name))
-    return pack(values, roles)
+    fields = []
+    for spec in schema:
+        for field in spec.columns:
+            fields.append(field)
+            values.append(_column(state[spec.name], field.name))
+    return pack(values, fields)
 
 
-def blank_row(entries: Sequence[Entry]) -> np.ndarray:
+def blank_row(specs: Sequence[KeySpec]) -> np.ndarray:
     """What a step that logged none of these has in its row; numpy, so nothing is computed."""
     values: list[np.ndarray] = []
-    for entry in entries:
-        cells = neutral(entry) | {"value": np.full((), np.nan, np.float32)}
-        values += [cells[role.name] for role in entry.columns]
-    return pack_host(values, [role for entry in entries for role in entry.columns])
+    for spec in specs:
+        state = neutral(spec) | {"value": np.full((), np.nan, np.float32)}
+        values += [state[field.name] for field in spec.columns]
+    return pack_host(values, [field for spec in specs for field in spec.columns])
 
 
-def _column(cells: dict[str, Any], role: str) -> jax.Array:
-    if role == "value":
-        return lax.convert_element_type(jnp.asarray(cells["metric"].compute()), jnp.float32)
-    return cells[role]
+def _column(state: dict[str, Any], field: str) -> jax.Array:
+    if field == "value":
+        return lax.convert_element_type(jnp.asarray(state["metric"].compute()), jnp.float32)
+    return state[field]
 
 
-def push_row(tape: Tape, row: jax.Array) -> Tape:
-    """The tape after one more step; the oldest row makes room."""
-    at = lax.rem(tape.steps, jnp.int32(tape.rows.shape[0]))
-    rows = lax.dynamic_update_index_in_dim(tape.rows, beside(row, tape.rows), at, 0)
-    return Tape(rows, tape.steps + jnp.int32(1))
+def push_row(ring_buffer: RingBuffer, row: jax.Array) -> RingBuffer:
+    """The ring buffer after one more step; the oldest row makes room."""
+    at = lax.rem(ring_buffer.steps, jnp.int32(ring_buffer.rows.shape[0]))
+    rows = lax.dynamic_update_index_in_dim(ring_buffer.rows, beside(row, ring_buffer.rows), at, 0)
+    return RingBuffer(rows, ring_buffer.steps + jnp.int32(1))
 
 
-def merge_tapes(first: Tape, second: Tape) -> Tape:
-    """The tape of the steps of `first` followed by those of `second`."""
+def merge_ring_buffers(first: RingBuffer, second: RingBuffer) -> RingBuffer:
+    """The ring buffer of the steps of `first` followed by those of `second`."""
     size = first.rows.shape[0]
     steps = first.steps + second.steps
     slot = lax.iota(jnp.int32, size)
@@ -86,7 +94,7 @@ def merge_tapes(first: Tape, second: Tape) -> Tape:
     from_second = step - first.steps
     other = second.rows[lax.rem(jnp.maximum(from_second, 0), jnp.int32(second.rows.shape[0]))]
     rows = jnp.where((from_second >= 0)[:, None], other, first.rows)
-    return Tape(rows, steps)
+    return RingBuffer(rows, steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,31 +102,31 @@ class Column:
     """What n steps logged under one name, on the host; arrays of shape `(n,)`.
 
     Or under k names that are stored and reduced alike, arrays of shape `(n, k)`; then so are
-    results, and `entry` is one of theirs.
+    results, and `spec` is one of theirs.
 
     Attributes:
-        entry: the name and its options.
-        cells: role name to values, in the dtype of the role.
+        spec: the name and its options.
+        state: field name to values, in the dtype of the field.
     """
 
-    entry: Entry
-    cells: dict[str, np.ndarray]
+    spec: KeySpec
+    state: dict[str, np.ndarray]
 
     @property
     def has_steps(self) -> bool:
         """Whether steps have a value of their own."""
-        return any(role != "units" for role in self.cells)
+        return any(field != "units" for field in self.state)
 
     def take(self, rows: np.ndarray) -> Column:
         """The chosen steps only: bool or int, shape `(m,)`."""
-        return Column(self.entry, {role: values[rows] for role, values in self.cells.items()})
+        return Column(self.spec, {field: values[rows] for field, values in self.state.items()})
 
     def present(self) -> np.ndarray:
         """Which steps logged the name: bool, shape `(n,)`."""
-        counts = [self.cells[name] > 0 for name in ("units", "weight") if name in self.cells]
+        counts = [self.state[name] > 0 for name in ("units", "weight") if name in self.state]
         if counts:
             return np.logical_or.reduce(counts)
-        return np.ones(np.shape(next(iter(self.cells.values()), ())), bool)
+        return np.ones(np.shape(next(iter(self.state.values()), ())), bool)
 
     def step_values(self, batch_sizes: np.ndarray | None = None) -> np.ndarray:
         """The value of each step: float64; NaN where it was not logged.
@@ -127,15 +135,15 @@ class Column:
             batch_sizes: weights of values that have none of their own, shape `(n,)`; they matter
                 only where one step logged the name with and without `batch_size=`.
         """
-        if "raw" in self.cells or "value" in self.cells:
-            raw = self.cells.get("raw", self.cells.get("value"))
+        if "raw" in self.state or "value" in self.state:
+            raw = self.state.get("raw", self.state.get("value"))
             values = np.asarray(raw, np.float64)
-        elif self.entry.options.reduce_fx == "mean":
+        elif self.spec.options.reduce_fx == "mean":
             numerators, denominators = self.means(batch_sizes)
             with np.errstate(divide="ignore", invalid="ignore"):
                 values = numerators / denominators
         else:
-            values = self.cells[self.entry.options.reduce_fx].astype(np.float64)
+            values = self.state[self.spec.options.reduce_fx].astype(np.float64)
         return np.where(self.present(), values, np.nan)
 
     def weights(self, batch_sizes: np.ndarray) -> np.ndarray:
@@ -144,7 +152,7 @@ class Column:
         Args:
             batch_sizes: weights of values that have none of their own, shape `(n,)`.
         """
-        if self.entry.metric is None and self.entry.options.reduce_fx == "mean":
+        if self.spec.metric is None and self.spec.options.reduce_fx == "mean":
             return self.means(batch_sizes)[1]
         sizes, present = np.asarray(batch_sizes, np.float64), self.present()
         return sizes if present.ndim == 1 else np.broadcast_to(sizes[:, None], present.shape)
@@ -155,18 +163,18 @@ class Column:
         sizes = np.ones(len(present)) if batch_sizes is None else np.asarray(batch_sizes, float)
         sizes = sizes[:, None] if present.ndim > 1 else sizes
         numerators, denominators = np.zeros(present.shape), np.zeros(present.shape)
-        cells = {name: values.astype(np.float64) for name, values in self.cells.items()}
-        if "weight" in cells:
-            weighted = cells.get("wtotal")
+        state = {name: values.astype(np.float64) for name, values in self.state.items()}
+        if "weight" in state:
+            weighted = state.get("wtotal")
             if weighted is None:
                 with np.errstate(invalid="ignore"):
-                    weighted = cells["raw"] * cells["weight"]
-            numerators += np.where(cells["weight"] > 0, weighted, 0.0)
-            denominators += cells["weight"]
-        if "total" in cells or "weight" not in cells:
-            units = cells.get("units", np.ones(present.shape))
+                    weighted = state["raw"] * state["weight"]
+            numerators += np.where(state["weight"] > 0, weighted, 0.0)
+            denominators += state["weight"]
+        if "total" in state or "weight" not in state:
+            units = state.get("units", np.ones(present.shape))
             given = np.where(units > 0, sizes, 0.0)
-            value = cells["total"] / np.maximum(units, 1) if "total" in cells else cells["raw"]
+            value = state["total"] / np.maximum(units, 1) if "total" in state else state["raw"]
             with np.errstate(invalid="ignore"):
                 numerators += np.where(given > 0, value * given, 0.0)
             denominators += given
@@ -180,9 +188,9 @@ def decode_rows(schema: Schema, rows: np.ndarray) -> dict[str, Column]:
         schema: what the rows hold.
         rows: int32, shape `(n, schema.words)`.
     """
-    roles = [role for entry in schema for role in entry.columns]
-    arrays = iter(unpack_host(rows, roles))
+    fields = [field for spec in schema for field in spec.columns]
+    arrays = iter(unpack_host(rows, fields))
     return {
-        entry.name: Column(entry, {role.name: next(arrays) for role in entry.columns})
-        for entry in schema
+        spec.name: Column(spec, {field.name: next(arrays) for field in spec.columns})
+        for spec in schema
     }

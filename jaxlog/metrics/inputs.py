@@ -56,10 +56,12 @@ def leading_mask(where: str, mask: Any, shape: tuple[int, ...], name: str) -> ja
             f"{where}: mask has dtype {mask.dtype}, but a mask is bool (True counts); a weight per "
             f"value is another thing; write mask=mask > 0"
         )
-    return spread(where, "mask", mask, shape, name)
+    return broadcast_leading(where, "mask", mask, shape, name)
 
 
-def spread(where: str, what: str, array: jax.Array, shape: tuple[int, ...], name: str) -> jax.Array:
+def broadcast_leading(
+    where: str, what: str, array: jax.Array, shape: tuple[int, ...], name: str
+) -> jax.Array:
     """`array`, whose axes are the first axes of `shape`, broadcast to `shape`.
 
     Raises:

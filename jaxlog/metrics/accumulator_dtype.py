@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.metrics.arguments import real_array
+from jaxlog.metrics.inputs import real_array
 
 _WIDE = (np.dtype(np.uint32), np.dtype(np.int64), np.dtype(np.uint64))
 

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxlog.logs.cells import neutral_scalar, strong
-from jaxlog.logs.roles import Role, scalar_roles
-from jaxlog.logs.schema import Entry, LeafSpec, Options
+from jaxlog.logs.accumulator_state import neutral_scalar, strong
+from jaxlog.logs.fields import Field, scalar_fields
+from jaxlog.logs.schema import KeySpec, LeafSpec, Options
 from jaxlog.metrics import Metric
 
-__all__ = ["LogCall", "Logged", "entry_of", "lower_call"]
+__all__ = ["LogCall", "Logged", "normalize_call", "spec_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Logged:
         return [x for x in (self.value, self.weight, self.mask) if x is not None]
 
 
-def entry_of(call: LogCall, *, repeated: bool, optional: bool) -> Entry:
-    """The schema entry that a call needs.
+def spec_of(call: LogCall, *, repeated: bool, optional: bool) -> KeySpec:
+    """The schema spec that a call needs.
 
     Args:
         call: the call.
@@ -80,25 +80,25 @@ def entry_of(call: LogCall, *, repeated: bool, optional: bool) -> Entry:
     """
     optional = optional or call.masked
     if call.metric is not None:
-        roles = (Role("units", "int32"),) if optional else ()
-        return Entry(call.name, call.options, roles, call.metric, call.leaves, lazy=call.lazy)
-    roles = scalar_roles(
+        fields = (Field("units", "int32"),) if optional else ()
+        return KeySpec(call.name, call.options, fields, call.metric, call.leaves, lazy=call.lazy)
+    fields = scalar_fields(
         call.options.reduce_fx,
         call.dtype,
         weighting="explicit" if call.weighted else "batch",
         repeated=repeated,
         optional=optional,
     )
-    return Entry(call.name, call.options, roles, lazy=call.lazy)
+    return KeySpec(call.name, call.options, fields, lazy=call.lazy)
 
 
-def lower_call(
+def normalize_call(
     name: str, value: Any, options: Options, *, batch_size: Any = None, mask: Any = None
 ) -> Logged:
     """The arrays of a log call that `check_call` let pass."""
     constant = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))
     if isinstance(value, Metric):
-        return _lower_metric(name, value, options, constant=constant)
+        return _normalize_metric(name, value, options, constant=constant)
     number = _as_array(value)
     weight = None if batch_size is None else _as_weight(batch_size)
     present = None if mask is None else jnp.asarray(mask)
@@ -113,7 +113,7 @@ def lower_call(
     return Logged(call, number, weight, present)
 
 
-def _lower_metric(name: str, metric: Metric, options: Options, *, constant: bool) -> Logged:
+def _normalize_metric(name: str, metric: Metric, options: Options, *, constant: bool) -> Logged:
     leaves, treedef = jax.tree.flatten(metric)
     arrays = [jnp.asarray(leaf) for leaf in leaves]
     specs = tuple(LeafSpec(leaf.shape, str(leaf.dtype)) for leaf in arrays)
@@ -182,6 +182,6 @@ def _fold_masked(
         return total / jnp.maximum(count, jnp.ones((), dtype)), count, present
     if reduce_fx == "sum":
         return jnp.sum(value, where=mask, dtype=value.dtype), None, present
-    nothing = neutral_scalar(Role(reduce_fx, str(value.dtype)))
+    nothing = neutral_scalar(Field(reduce_fx, str(value.dtype)))
     reduce = jnp.min if reduce_fx == "min" else jnp.max
     return reduce(value, where=mask, initial=nothing), None, present

@@ -1,7 +1,7 @@
-"""The cells that one logged name folds into: their meanings and dtypes.
+"""The state that one logged name folds into: their meanings and dtypes.
 
 ==========  =====  ============================================================================
-role        fold   meaning
+field        fold   meaning
 ==========  =====  ============================================================================
 `raw`       add    a mean logged by exactly one call in a step: the value itself, in its own dtype
 `total`     add    a mean logged by several calls: the sum over the calls
@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import dataclasses
 
-__all__ = ["Role", "scalar_roles", "wider"]
+__all__ = ["Field", "scalar_fields", "wider"]
 
 _ADDED = frozenset({"raw", "total", "units", "wtotal", "weight", "sum"})
 
 
 @dataclasses.dataclass(frozen=True)
-class Role:
+class Field:
     """One cell: what it means and its dtype's name."""
 
     name: str
@@ -36,7 +36,7 @@ class Role:
 
     @property
     def fold(self) -> str:
-        """How two cells of this role combine: `"add"`, `"min"` or `"max"`."""
+        """How two state of this field combine: `"add"`, `"min"` or `"max"`."""
         return "add" if self.name in _ADDED else self.name
 
     @property
@@ -45,10 +45,10 @@ class Role:
         return 2 if self.dtype.endswith("64") else 1
 
 
-def scalar_roles(
+def scalar_fields(
     reduce_fx: str, dtype: str, *, weighting: str, repeated: bool, optional: bool
-) -> tuple[Role, ...]:
-    """The cells that a scalar needs.
+) -> tuple[Field, ...]:
+    """The state that a scalar needs.
 
     Args:
         reduce_fx: `"mean"`, `"sum"`, `"min"` or `"max"`.
@@ -57,16 +57,16 @@ def scalar_roles(
         repeated: whether more than one value may be logged in a step.
         optional: whether a step may log nothing.
     """
-    units = (Role("units", "int32"),)
+    units = (Field("units", "int32"),)
     if reduce_fx != "mean":
-        return (Role(reduce_fx, dtype), *(units if optional else ()))
+        return (Field(reduce_fx, dtype), *(units if optional else ()))
     total = "float64" if dtype.endswith("64") else "float32"
-    weight = (Role("weight", total),)
+    weight = (Field("weight", total),)
     if weighting == "explicit":
-        return (Role("wtotal", total) if repeated else Role("raw", dtype), *weight)
+        return (Field("wtotal", total) if repeated else Field("raw", dtype), *weight)
     if repeated:
-        return (Role("total", total), *units)
-    return (Role("raw", dtype), *(units if optional else ()))
+        return (Field("total", total), *units)
+    return (Field("raw", dtype), *(units if optional else ()))
 
 
 def wider(dtypes: set[str]) -> str:

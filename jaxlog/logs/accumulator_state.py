@@ -1,0 +1,154 @@
+"""The arithmetic of state: what one step has logged so far, as a monoid of device values.
+
+`AccumulatorState` map an spec's field names to arrays of shape (); a metric's state stands under `"metric"`.
+Each function takes the spec, which fixes dtypes and structure, so state never change either.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxlog.logs.fields import Field
+from jaxlog.logs.schema import KeySpec
+from jaxlog.metrics import Metric
+
+__all__ = [
+    "AccumulatorState",
+    "contribution",
+    "fold_axes",
+    "merge",
+    "merge_steps",
+    "neutral",
+    "neutral_scalar",
+    "strong",
+]
+
+AccumulatorState = dict[str, Any]
+StepState = dict[str, AccumulatorState]
+
+
+def strong(value: Any, dtype: str) -> jax.Array:
+    """`value` as a strongly typed array of that dtype."""
+    return lax.convert_element_type(value, jnp.dtype(dtype))
+
+
+def neutral_scalar(field: Field) -> np.ndarray:
+    """What changes nothing: 0 in a sum, the greatest value in a minimum, the least in a maximum."""
+    dtype = np.dtype(field.dtype)
+    if field.fold == "add":
+        return np.zeros((), dtype)
+    floating = np.issubdtype(dtype, np.floating)
+    least, greatest = (-np.inf, np.inf) if floating else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return np.full((), greatest if field.fold == "min" else least, dtype)
+
+
+def neutral(spec: KeySpec) -> AccumulatorState:
+    """The state of a step that has not logged this spec: `merge(neutral, c) == c`.
+
+    They are numpy arrays: constants of a program, and on the host no program at all.
+    """
+    state: AccumulatorState = {field.name: neutral_scalar(field) for field in spec.fields}
+    if spec.metric is not None:
+        zeros = [np.zeros(leaf.shape, leaf.dtype) for leaf in spec.leaves]
+        example: Metric = jax.tree.unflatten(spec.metric, zeros)
+        state["metric"] = example.where(np.zeros((), bool))
+    return state
+
+
+_PAIR = {"add": lax.add, "min": lax.min, "max": lax.max}
+_AXES = {"add": jnp.sum, "min": jnp.min, "max": jnp.max}
+
+
+def merge(spec: KeySpec, a: AccumulatorState, b: AccumulatorState) -> AccumulatorState:
+    """The state of a step that logged `a`, then `b`."""
+    merged: AccumulatorState = {r.name: _PAIR[r.fold](a[r.name], b[r.name]) for r in spec.fields}
+    if spec.metric is not None:
+        merged["metric"] = a["metric"].merge(b["metric"])
+    return merged
+
+
+def fold_axes(spec: KeySpec, state: AccumulatorState, leading: int) -> AccumulatorState:
+    """Folds `leading` batch axes, as `vmap` makes them, into one set of state."""
+    if not leading:
+        return state
+    axes = tuple(range(leading))
+    folded: AccumulatorState = {
+        r.name: _AXES[r.fold](state[r.name], axis=axes, dtype=r.dtype)
+        if r.fold == "add"
+        else _AXES[r.fold](state[r.name], axis=axes)
+        for r in spec.fields
+    }
+    if spec.metric is not None:
+        folded["metric"] = state["metric"].reduce_axes(leading)
+    return folded
+
+
+def contribution(
+    spec: KeySpec, value: Any, weight: Any | None = None, mask: Any | None = None
+) -> AccumulatorState:
+    """The state of one log call.
+
+    Args:
+        spec: what is logged.
+        value: a number, or a `Metric`; may carry leading batch axes.
+        weight: explicit weight, of the value's shape; None weighs by batch size.
+        mask: bool, of the value's shape; False contributes nothing, whatever the value is.
+    """
+    if spec.metric is not None:
+        shape = jnp.shape(jax.tree.leaves(value)[0])
+        axes = shape[: len(shape) - len(spec.leaves[0].shape)]
+        state = {"metric": value}
+        return state | {field.name: jnp.ones(axes, field.dtype) for field in spec.fields}
+    present = None if mask is None else mask
+    if weight is not None:
+        given = weight != 0
+        present = given if present is None else present & given
+    state = neutral(spec)
+    shape = jnp.shape(value)
+    for field in spec.fields:
+        filler = jnp.broadcast_to(state[field.name], shape)
+        cell = _field_value(field, value, weight, filler)
+        state[field.name] = cell if present is None else jnp.where(present, cell, filler)
+    return state
+
+
+def _field_value(field: Field, value: Any, weight: Any | None, nothing: jax.Array) -> jax.Array:
+    """What one call adds to a field; `nothing` where the field is not for calls of its kind."""
+    if field.name in ("weight", "wtotal"):
+        if weight is None:
+            return nothing
+        amount = strong(weight, field.dtype)
+        return amount if field.name == "weight" else strong(value, field.dtype) * amount
+    if field.name in ("units", "total") and weight is not None:
+        return nothing
+    if field.name == "units":
+        return jnp.ones(nothing.shape, field.dtype)
+    return strong(value, field.dtype)
+
+
+def merge_steps(
+    specs: Mapping[str, KeySpec], a: StepState, b: StepState, *, in_shard: bool = False
+) -> StepState:
+    """Name by name `merge`; a name that only one side has is taken as it is.
+
+    Args:
+        specs: what is logged.
+        a: what was logged first.
+        b: what was logged then.
+        in_shard: whether these are the state of one shard, without an axis of shards.
+    """
+    merged = dict(a)
+    for name, state in b.items():
+        spec = specs[name]
+        both = functools.partial(merge, spec)
+        if spec.on_mesh and not in_shard:
+            both = jax.vmap(both)
+        merged[name] = both(a[name], state) if name in a else state
+    return merged
