@@ -83,9 +83,15 @@ class Loader:
 
     @property
     def total(self) -> int | None:
-        """How many batches there are, where that is known."""
-        length = getattr(self.batches, "__len__", None)
-        return None if length is None else length()
+        """How many batches there are; None if the loader does not say.
+
+        A streaming loader may define `__len__` and raise in it (TypeError, NotImplementedError, an
+        error of its own); Python's `for` never asks, so no such error may stop the training.
+        """
+        try:
+            return len(self.batches)  # type: ignore[arg-type]
+        except Exception:  # noqa: BLE001 - whatever its __len__ raises, the length is unknown
+            return None
 
 
 def loaders_of(batches: Any) -> list[Loader]:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from jaxlog.logs.recording import Recording
 
@@ -31,8 +31,19 @@ def placement_of(leaves: Iterable[Any]) -> Sharding | None:
         sharding = leaf.sharding
         if len(sharding.device_set) > 1:
             return NamedSharding(_mesh_of(sharding), PartitionSpec())
-        found = found or sharding
+        found = found or _replicated(sharding)
     return found
+
+
+def _replicated(sharding: Sharding) -> Sharding:
+    """A sharding of one device that fits arrays of any rank.
+
+    An argument on a mesh of one device may name a mesh axis for its first axis; the logs also hold
+    arrays of shape (), for which that sharding is an error.
+    """
+    if isinstance(sharding, NamedSharding):
+        return NamedSharding(sharding.mesh, PartitionSpec())
+    return SingleDeviceSharding(next(iter(sharding.device_set)))
 
 
 def _mesh_of(sharding: Sharding) -> Mesh:

@@ -138,6 +138,28 @@ def test_a_sharded_step_compiles_once() -> None:
     assert loop.pipeline.drain.copies == 5 * windows
 
 
+@pytest.mark.parametrize(
+    ("axes", "options"),
+    [(AxisType.Auto, {}), (AxisType.Explicit, {}), (AxisType.Auto, {"lanes": 1})],
+    ids=["auto", "explicit", "lanes"],
+)
+def test_a_mesh_of_one_device(axes: AxisType, options: dict[str, Any]) -> None:
+    # The batch's sharding names a mesh axis for its first axis; no sharding of the logs may.
+    mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1], axis_types=(axes,))
+    spec = jax.sharding.PartitionSpec("data")
+    batch = jax.device_put(
+        np.full((1, 8, 2) if options else (8, 2), 3.0, np.float32),
+        jax.sharding.NamedSharding(mesh, spec),
+    )
+    loop = jaxlog.Loop(False, progress_bar=False, window_steps=2, **options)
+    step = loop.training_step(lambda x: jaxlog.log("loss", x.mean(), on_epoch=True))
+    with loop, counted_compiles() as compiles:
+        for one in loop.train([batch] * 4):
+            step(one)
+        assert len(compiles) == 1
+    assert loop.callback_metrics["loss"] == 3.0
+
+
 # ---- several processes --------------------------------------------------------------------------
 
 

@@ -102,6 +102,29 @@ def test_without_a_length_there_is_no_total(kind: str) -> None:
     assert ("2/?" if kind == "rich" else "2batch") in last
 
 
+class Stream(list):
+    """A loader of unknown length: Python's `for` takes it, `len` raises."""
+
+    def __len__(self) -> int:
+        raise TypeError("the length of this stream is not known")
+
+    def __bool__(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_length_that_raises_is_an_unknown_one(kind: str) -> None:
+    screen = Screen(terminal=True)
+    run(
+        bar_on(screen, kind, refresh_secs=0),
+        epochs=1,
+        loader=lambda: Stream(batches(1, 2)),
+        validation=Stream(batches(4)),
+    )
+    last = [line for line in screen.lines if "Epoch 0/0" in line][-1]
+    assert ("2/?" if kind == "rich" else "2batch") in last
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_validation_is_a_bar_below_the_epochs(kind: str) -> None:
     screen = Screen(terminal=True)
