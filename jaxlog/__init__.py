@@ -26,9 +26,11 @@ from importlib.metadata import version as _version
 
 from jaxlog import interop as interop  # says what capture has to know of Flax
 from jaxlog.callbacks import (
+    Callback,
     DeviceStatsMonitor,
     EarlyStopping,
     LearningRateMonitor,
+    LoopView,
     ThroughputMonitor,
 )
 from jaxlog.errors import (
@@ -46,7 +48,7 @@ from jaxlog.errors import (
 )
 from jaxlog.loggers import CSVLogger, Logger, MemoryLogger, TensorBoardLogger
 from jaxlog.logs import Logs
-from jaxlog.loop import Callback, Cost, Loop, NonFinite
+from jaxlog.loop import Cost, Loop
 from jaxlog.metrics import (
     AUROC,
     Accuracy,
@@ -65,6 +67,7 @@ from jaxlog.metrics import (
 from jaxlog.progress import RichProgressBar, TqdmProgressBar
 from jaxlog.reading import follow, plot_scalars, read_scalars
 from jaxlog.tracing import capture, hook, log, log_dict, log_gradient
+from jaxlog.windows import NonFinite
 
 __version__ = _version("jaxlog")
 
@@ -89,6 +92,7 @@ __all__ = [
     "Logs",
     "Loop",
     "LoopError",
+    "LoopView",
     "Max",
     "Mean",
     "MemoryLogger",

@@ -1,8 +1,6 @@
-"""The host side: the loop, its hooks, and what it adds up."""
+"""HOST: the loop around the user's steps."""
 
-from jaxlog.loop.callbacks import Callback
 from jaxlog.loop.cost import Cost
 from jaxlog.loop.loop import Loop
-from jaxlog.loop.nonfinite import NonFinite
 
-__all__ = ["Callback", "Cost", "Loop", "NonFinite"]
+__all__ = ["Cost", "Loop"]

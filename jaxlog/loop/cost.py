@@ -14,7 +14,7 @@ class Cost:
     Attributes:
         fetch_secs: seconds spent waiting for values that were still on their way from the device.
         reduce_secs: seconds of work on the host: decoding, reducing, naming.
-        write_secs: seconds spent handing rows to loggers, the waits for a full queue included.
+        write_secs: seconds spent handing rows to loggers, including waits for a full queue.
         windows: how many windows were fetched and taken in.
         copies: how many arrays were copied from device to host.
         bytes: how many bytes those were.
@@ -47,7 +47,12 @@ class Cost:
     scalars: int = 0
     pending: int = 0
 
+    def __add__(self, other: Cost) -> Cost:
+        """The sum of both, field by field."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
     @property
     def blocked_secs(self) -> float:
-        """The sum of the three kinds, in which the loop did not train."""
+        """The sum of the three times, in which the loop did not train."""
         return self.fetch_secs + self.reduce_secs + self.write_secs

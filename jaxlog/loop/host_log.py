@@ -1,81 +1,41 @@
-"""What a loop logs on the host, and the hooks it is logged from."""
+"""`HostLog`: what is logged on the host, `loop.log` and its siblings for what is not a scalar."""
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxlog.errors import HookError, LogArgumentError
 from jaxlog.logs.arguments import check_call
 from jaxlog.logs.hooks import Hook, find_hook
-from jaxlog.loop.callbacks import overriding
-from jaxlog.loop.point import Point
-from jaxlog.loop.settings import check_count
-from jaxlog.loop.status import Status
-from jaxlog.loop.window import HostValue
+from jaxlog.loop.dispatch import Dispatcher
+from jaxlog.loop.driver import Driver
+from jaxlog.loop.fetch import Fetcher
 from jaxlog.metrics import Metric
 from jaxlog.metrics.foreign import as_metric
+from jaxlog.steps import STEP_HOOKS
+from jaxlog.windows import HostValue, Key, Record, ScalarAtStep, check_count, holds_buckets
 
-__all__ = ["STEP_HOOKS", "HostLog"]
-
-STEP_HOOKS = {"train": "training_step", "validate": "validation_step", "test": "test_step"}
+__all__ = ["HostLog"]
 
 
-class HostLog(Status):
-    """The logging half of a `Loop`: `log`, and the hooks around it."""
+class HostLog:
+    """Brings what the host logs to the batch, the phase or the queue it belongs to."""
 
-    def __init__(self, listeners: list[Any]) -> None:
-        """Calls the hooks of `listeners`, in that order."""
-        self._hooks = overriding(listeners)
-        self._hook: str | None = None
+    def __init__(self, driver: Driver, dispatcher: Dispatcher, fetcher: Fetcher) -> None:
+        """The host log of one loop."""
+        self._driver = driver
+        self._dispatcher = dispatcher
+        self._fetcher = fetcher
 
-    @contextlib.contextmanager
-    def hook(self, name: str) -> Iterator[None]:
-        """`loop.log` calls inside take the defaults of the hook `name`.
-
-        Raises:
-            HookError: no such hook.
-        """
-        before, self._hook = self._hook, find_hook(name).name
-        try:
-            yield
-        finally:
-            self._hook = before
-
-    def log(
-        self,
-        name: str,
-        value: Any,
-        *,
-        batch_size: Any = None,
-        step: int | None = None,
-        **options: Any,
-    ) -> None:
-        """Logs a value on the host: a number, a `jax.Array` (not waited for), or a `Metric`.
-
-        Args:
-            name: the key.
-            value: shape ().
-            batch_size: its weight in means; default the size of the running batch, 1 outside.
-            step: an x value of its own: the value is written as it is, under its bare name, from
-                anywhere, and takes part in no reduction.
-            **options: as in `jaxlog.log`, with the defaults of the hook it is called in.
-
-        Raises:
-            LogArgumentError: a name, value or option that cannot be logged.
-            HookError: outside of any phase, or in a hook that does not allow it.
-            SchemaError: the key was logged before with other options, or from another hook.
-        """
-        if step is not None:
-            self._log_point(name, value, step, options)
-            return
+    def log(self, name: str, value: Any, batch_size: Any, options: Mapping[str, Any]) -> None:
+        """Logs a scalar in the running hook; see `Loop.log`."""
         hook = self._current_hook(name)
-        value = self.keep(as_metric(value))
+        value = _kept(as_metric(value))
         checked = check_call(name, value, hook, batch_size=batch_size, **options)
         if checked.syncs and jax.process_count() > 1:
             raise LogArgumentError(
@@ -83,15 +43,16 @@ class HostLog(Status):
                 f"the host does not reduce over processes; log it inside the step, where devices "
                 f"do, or write rank_zero_only=True to log the value of process 0"
             )
-        recorder = self._run.recorders[str(hook.stage)]  # hooks without one forbid logging
-        weight = None if batch_size is None else self.keep(batch_size)
-        if hook.steps and recorder.in_batch:
-            recorder.register(name, checked, is_metric=isinstance(value, Metric))
-            recorder.add_host(name, checked, value, weight)
-        elif not hook.steps and recorder.phase is not None:
-            recorder.register(name, checked, is_metric=isinstance(value, Metric))
-            self.pipeline.drain.start((value, weight))
-            recorder.phase.deferred.append(HostValue(name, checked, value, weight))
+        stage = self._driver.stages[str(hook.stage)]  # hooks without one forbid logging
+        weight = None if batch_size is None else _kept(batch_size)
+        key = Key(name, checked, is_histogram=holds_buckets(value))
+        if hook.steps and stage.in_batch:
+            stage.register(key, is_metric=isinstance(value, Metric))
+            stage.add_host(name, checked, value, weight)
+        elif not hook.steps and stage.phase is not None:
+            stage.register(key, is_metric=isinstance(value, Metric))
+            self._fetcher.start((value, weight))
+            stage.phase.deferred.append(HostValue(name, checked, value, weight))
         else:
             raise HookError(
                 f"loop.log({name!r}, ...) in {hook.name!r}, but no {hook.stage} "
@@ -99,7 +60,8 @@ class HostLog(Status):
                 f"loop.{hook.stage}(...), or from a Callback"
             )
 
-    def _log_point(self, name: str, value: Any, step: int, options: Mapping[str, Any]) -> None:
+    def log_at_step(self, name: str, value: Any, step: int, options: Mapping[str, Any]) -> None:
+        """Logs a scalar with an x value of its own; see `Loop.log`."""
         check_count("step", step, least=0)
         given = {"on_step", "on_epoch", "reduce_fx"} & set(options)
         if given:
@@ -108,35 +70,55 @@ class HostLog(Status):
                 f"of its own is written as it is; leave one of the two out"
             )
         checked = check_call(name, value, find_hook("training_step"), **options)
-        self.pipeline.push_point(Point(name, checked, self.keep(value), step, time.time()))
+        clock = self._driver.settings.clock
+        self._fetcher.push(ScalarAtStep(name, checked, _kept(as_metric(value)), step, clock()))
 
-    def keep(self, value: Any) -> Any:
-        """`value` as it is now: arrays on a device are copied there, and so outlive a donation."""
-        return jax.tree.map(lambda x: jnp.copy(x) if isinstance(x, jax.Array) else x, value)
+    def log_record(
+        self, method: str, tag: str | None, payload: Any, step: int | None, **options: Any
+    ) -> None:
+        """Logs something that is not a scalar, in order with the rows around it.
+
+        Args:
+            method: the logger's method that takes it.
+            tag: its name; None for hyperparameters.
+            payload: its value; arrays are copied, so the caller may reuse its own.
+            step: its x value; None for that of the row it belongs to.
+            **options: keyword arguments of the method.
+        """
+        stage = self._driver.running
+        in_training_batch = stage is self._driver.stages["train"] and stage.in_batch
+        if step is not None:
+            check_count("step", step, least=0)
+        elif tag is not None:
+            step = stage.step if in_training_batch else self._driver.last_finished_step
+        record = Record(method, tag, _kept(payload), step, options)
+        if in_training_batch and step == stage.step:
+            stage.add_record(record)
+        else:
+            self._fetcher.push(record)
 
     def _current_hook(self, name: str) -> Hook:
-        if self._hook is not None:
-            return find_hook(self._hook)
-        if self._run.stack:
-            return find_hook(STEP_HOOKS[self._run.stack[-1].stage])
+        if self._dispatcher.current is not None:
+            return find_hook(self._dispatcher.current)
+        if (stage := self._driver.running) is not None:
+            return find_hook(STEP_HOOKS[stage.name])
         raise HookError(
             f"loop.log({name!r}, ...) outside of any phase; log inside loop.train(...) or "
             f"loop.validate(...), or say which hook it belongs to: "
             f"with loop.hook('on_train_epoch_end'): loop.log({name!r}, ...)"
         )
 
-    def hears(self, hook: str) -> bool:
-        """Whether any callback has that hook."""
-        return bool(self._hooks[hook])
 
-    def fire(self, hook: str, *args: Any) -> None:
-        """Calls a hook's methods in every callback."""
-        methods = self._hooks[hook]
-        if not methods:
-            return
-        before, self._hook = self._hook, hook if hook != "on_exception" else "teardown"
-        try:
-            for method in methods:
-                method(self, *args)
-        finally:
-            self._hook = before
+def _kept(value: Any) -> Any:
+    """`value` as it is now.
+
+    Arrays on a device are copied there, since the next step may take them by donation; numpy
+    arrays are copied, since the caller may write to them.
+    """
+    return jax.tree.map(_copied, value)
+
+
+def _copied(leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array):
+        return jnp.copy(leaf)
+    return leaf.copy() if isinstance(leaf, np.ndarray) else leaf

@@ -8,7 +8,8 @@ import logging
 import numpy as np
 
 from jaxlog.errors import NonFiniteError
-from jaxlog.loop.names import Key
+from jaxlog.windows.decode import Decoded
+from jaxlog.windows.key import Key
 
 __all__ = ["NonFinite", "NonFiniteWatch"]
 
@@ -38,7 +39,7 @@ class NonFinite:
 
 
 class NonFiniteWatch:
-    """Looks through fetched values, so that no step waits for it.
+    """Looks through values that were fetched anyway, so no step waits for the check.
 
     Attributes:
         found: by name, what was not finite.
@@ -49,6 +50,26 @@ class NonFiniteWatch:
         self.found: dict[str, NonFinite] = {}
         self._policy = policy
         self._error: NonFiniteError | None = None
+
+    def check(self, decoded: Decoded, steps: np.ndarray) -> None:
+        """Counts the values that are not finite; under the policy "skip", marks them absent.
+
+        Args:
+            decoded: what the calls of a step function logged.
+            steps: the x value of each call, shape `(n,)`.
+        """
+        table = decoded.table
+        for group, column, _ in decoded.groups:
+            if not column.has_steps:  # the table's NaN stands for no value at all
+                continue
+            present, values = table.present[:, group.at], table.values[:, group.at]
+            suspect = present & ~np.isfinite(values)
+            if not suspect.any():
+                continue
+            for i in group.places[suspect.any(axis=0)].tolist():
+                kept = table.present[:, i].copy()
+                stays = self.keep(table.columns.keys[i], table.values[kept, i], steps[kept])
+                table.present[kept, i] = stays
 
     def keep(self, key: Key, values: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """Which values stay: bool, shape `(n,)`.
@@ -63,12 +84,13 @@ class NonFiniteWatch:
         finite = np.isfinite(values)
         bad = np.flatnonzero(~finite)
         first = int(steps[bad[0]])
-        known = self.found.get(key.bare)
+        name = key.in_mapping(key.bare)
+        known = self.found.get(name)
         if known is None:
             self._report(key, float(values[bad[0]]), first)
         else:
             first = known.first_step
-        self.found[key.bare] = NonFinite((known.count if known else 0) + len(bad), first)
+        self.found[name] = NonFinite((known.count if known else 0) + len(bad), first)
         return finite if self._policy_of(key) == "skip" else np.ones(len(values), bool)
 
     def _policy_of(self, key: Key) -> str:
@@ -76,7 +98,7 @@ class NonFiniteWatch:
 
     def _report(self, key: Key, value: float, step: int) -> None:
         message = (
-            f"{key.bare!r} became {value} at step {step} (hook {key.options.hook!r}); "
+            f"{key.in_mapping(key.bare)!r} became {value} at step {step} (hook {key.options.hook!r}); "
             f"jax.config.update('jax_debug_nans', True) finds the operation"
         )
         if self._policy_of(key) == "raise":
@@ -84,8 +106,8 @@ class NonFiniteWatch:
         else:
             _LOG.warning("%s", message)
 
-    def check(self) -> None:
-        """Raises what the policy `"raise"` has to say, once.
+    def raise_found(self) -> None:
+        """Raises, once, for a value that was not finite under the policy `"raise"`.
 
         Raises:
             NonFiniteError: a value was not finite; what was logged with it has been written.

@@ -1,4 +1,4 @@
-"""What the steps between two fetches logged, on its way to the host."""
+"""`Window`: what a loop logged since the last fetch, on its way to the host."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxlog.logs import Options, Schema
+from jaxlog.windows.records import Record
 
 __all__ = ["HostValue", "Segment", "Window"]
 
@@ -19,7 +20,7 @@ class Segment:
 
     Attributes:
         schema: what was logged.
-        parts: the rows and states of a recording, on the device; not donated any more.
+        parts: the rows and states of a recording, on the device; no longer donated.
         batches: for each row in use, the index of its batch in the window.
         has_lanes: whether each array has an axis of lanes in front.
     """
@@ -37,9 +38,9 @@ class HostValue:
     Attributes:
         name: the key.
         options: its options.
-        value: a number, a `jax.Array` of shape () still on its way, or a `Metric`.
-        weight: explicit weight, perhaps still on its way, or None for the batch size.
-        batch: index of the batch in the window, where it was logged in one.
+        value: a number, a `jax.Array` of shape () that may still be computed, or a `Metric`.
+        weight: explicit weight, may still be computed; None for the batch size.
+        batch: index of the batch in the window, for a value that was logged in one.
     """
 
     name: str
@@ -51,34 +52,54 @@ class HostValue:
 
 @dataclasses.dataclass
 class Window:
-    """Up to `rows` batches of one loader in one phase; a column per attribute.
+    """Consecutive batches of one loader in one phase; lists with one element a batch.
 
     Attributes:
         phase: the phase it belongs to.
-        loader: index of the loader.
-        suffix: what the loader appends to names.
+        suffix: what its loader appends to names.
         steps: x value of each batch.
-        sizes: batch size of each batch; None where it has no array.
+        sizes: batch size of each batch; None if it has no array.
         times: wall time of each batch, seconds since the epoch.
+        begun: when the window began to fill, or compiling last ended: seconds since the epoch.
         segments: what step functions logged.
         host: what `loop.log` logged in batches.
-        is_open: whether the last row is not complete: its batch, or its group, still runs.
+        records: what was logged in batches and is not a scalar.
+        is_open: whether the last row is incomplete: its batch, or its group of batches, still runs.
         continues: whether the first batch was the open one of the window before.
     """
 
     phase: Any
-    loader: int = 0
     suffix: str = ""
     steps: list[int] = dataclasses.field(default_factory=list)
     sizes: list[float | None] = dataclasses.field(default_factory=list)
     times: list[float] = dataclasses.field(default_factory=list)
+    begun: float = 0.0
     segments: list[Segment] = dataclasses.field(default_factory=list)
     host: list[HostValue] = dataclasses.field(default_factory=list)
+    records: list[Record] = dataclasses.field(default_factory=list)
     is_open: bool = False
     continues: bool = False
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in it to read."""
+        return not (self.segments or self.host or self.records or self.continues)
+
+    def successor(self) -> Window:
+        """The window that goes on after this one.
+
+        A batch or a group of batches that still runs is in both: the last batch of this window and
+        the first of the next.
+        """
+        fresh = Window(self.phase, self.suffix)
+        if self.is_open:
+            fresh.continues = True
+            fresh.steps, fresh.sizes = self.steps[-1:], self.sizes[-1:]
+            fresh.times, fresh.begun = self.times[-1:], self.times[-1]
+        return fresh
 
     @functools.cached_property
     def row_of(self) -> np.ndarray:
@@ -111,6 +132,11 @@ class Window:
 
     @property
     def arrays(self) -> Any:
-        """Everything in it that lives on a device."""
+        """Everything in it that may be on a device."""
         parts = [segment.parts for segment in self.segments]
-        return parts, [(host.value, host.weight) for host in self.host]
+        host = [(value.value, value.weight) for value in self.host]
+        return parts, host, [record.payload for record in self.records]
+
+    def ingest(self, arrays: Any, latest: Any) -> Any:
+        """`Phase.ingest` of its phase."""
+        return self.phase.ingest(self, arrays, latest)

@@ -1,4 +1,4 @@
-"""Several processes that run one loop: do they log the same?
+"""Several processes that run one loop log the same, or all raise before they can wait forever.
 
 Processes that trace different programs wait for each other forever, each in a collective that the
 other never reaches. So before a step is first compiled they compare what it logs, over the

@@ -1,10 +1,10 @@
-"""Many steps in one program: a scan whose every iteration is a step of the loop."""
+"""`ScanStep`: many steps in one program, a scan whose every iteration is a step of the loop."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,36 +14,41 @@ from jax import lax
 from jaxlog.errors import LogArgumentError
 from jaxlog.logs import Schema
 from jaxlog.logs.recording import Recording
-from jaxlog.loop.window import Segment
+from jaxlog.steps.shifted_arguments import shifted_numbers
+from jaxlog.steps.stage import Stage
 from jaxlog.tracing.capture import Captured
+from jaxlog.windows import Segment
 
-if TYPE_CHECKING:
-    from jaxlog.loop.recorder import Recorder
-
-__all__ = ["LoopScan"]
+__all__ = ["ScanStep"]
 
 
-class LoopScan:
+class ScanStep:
     """Called as `run(carry, xs)`; made by `loop.training_step(fn, scan=True)`.
 
     The ring buffer is as long as the scan, and is handed over after the call.
+
+    Attributes:
+        schema: what an iteration logs, as far as it is known.
+        last_rows: None; a bar has the values with the window.
+        is_mapped: False; the leading axis of `xs` is one of steps.
     """
 
     is_mapped = False
-    last_rows = None  # a bar has the values with the window
+    last_rows = None
 
     def __init__(
-        self, recorder: Recorder, fn: Callable[..., Any], hook: str, kwargs: Mapping[str, Any]
+        self, stage: Stage, fn: Callable[..., Any], hook: str, kwargs: Mapping[str, Any]
     ) -> None:
         """See `Loop.training_step`."""
         self._captured = Captured(fn, hook=hook)
         functools.update_wrapper(self, fn, updated=())
-        self._recorder = recorder
+        self._stage = stage
         shifted = dict(kwargs)
         if (donated := shifted.get("donate_argnums")) is not None:
             numbers = (donated,) if isinstance(donated, int) else donated
-            shifted["donate_argnums"] = tuple(n + 1 for n in numbers)
+            shifted["donate_argnums"] = shifted_numbers(numbers)
         self._compiled = jax.jit(self._run, **shifted)
+        self._was_traced = False
         self.schema = Schema()
 
     def __call__(self, carry: Any, xs: Any) -> tuple[Any, Any]:
@@ -53,28 +58,30 @@ class LoopScan:
             HookError: no phase of this stage is running.
             LogArgumentError: `xs` holds no array, or arrays of different lengths.
         """
+        stage = self._stage
         length, size = _extent(xs)
-        first = self._recorder.begin_steps(self, length, size)
-        should_write = self._recorder.should_write_from(first)
-        carry, ys, recording = self._compiled(should_write, carry, xs)
+        first = stage.begin_steps(self, length, size)
+        carry, ys, recording = self._compiled(stage.should_write_from(first), carry, xs)
         if recording.schema != self.schema:
             self.schema = recording.schema
-            for spec in self.schema:
-                is_metric = spec.metric is not None
-                self._recorder.register(spec.name, spec.options, is_metric=is_metric)
+            stage.register_schema(self.schema)
         for spec in self.schema:
             if spec.weighs_by_batch and spec.options.on_epoch:
-                self._recorder.require_size(spec.name)
+                stage.require_size(spec.name)
         if len(self.schema):
             batches = list(range(first, first + length))
-            self._recorder.add_segment(Segment(self.schema, (recording.whole, None), batches))
-        self._recorder.outputs = ys
+            stage.add_segment(Segment(self.schema, (recording.whole, None), batches))
+        stage.outputs = ys
+        if self._was_traced:
+            self._was_traced = False
+            stage.exclude_compile_time()
         return carry, ys
 
     def take(self) -> None:
         """Nothing: every call has handed over its own."""
 
     def _run(self, should_write: Any, carry: Any, xs: Any) -> tuple[Any, Any, Recording]:
+        self._was_traced = True
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
         schema = self._captured.trace((carry, one), {}).schema
 
