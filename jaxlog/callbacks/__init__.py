@@ -1,4 +1,4 @@
-"""Callbacks that ship: plain users of a loop's hooks, as yours would be."""
+"""The callbacks that ship. They use only what `Callback` offers, as a callback of yours would."""
 
 from jaxlog.callbacks.device_stats import DeviceStatsMonitor
 from jaxlog.callbacks.early_stopping import EarlyStopping

@@ -1,4 +1,4 @@
-"""Logs how fast training goes."""
+"""Logs the speed of training."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["ThroughputMonitor"]
 
 
 class ThroughputMonitor(Callback):
-    """Logs steps and examples a second, and what logging cost, at the steps that are written.
+    """Logs steps and examples per second, and the cost of logging, at the steps that are written.
 
-    Each value covers the steps since the one before: `throughput/steps_per_sec`,
-    `throughput/examples_per_sec` (where batches have a size) and `throughput/logging_ms`, the time
-    a step spent in the loop's own work: waiting for fetched values and handing them to loggers.
-    Time spent in validation does not count.
+    Each value is an average over the steps since the last written one. The tags are
+    `throughput/steps_per_sec`, `throughput/examples_per_sec` (if batches have a size) and
+    `throughput/logging_ms`: the milliseconds a step spent waiting for fetched values and passing
+    them to loggers. Time spent in validation is excluded.
 
     Args:
-        prefix: what the tags begin with.
-        clock: seconds that only go forward.
+        prefix: the first part of the tags.
+        clock: returns seconds and never goes backwards.
 
     Example:
         >>> import jaxlog
@@ -51,7 +51,7 @@ class ThroughputMonitor(Callback):
         self._since: float | None = None
 
     def on_train_epoch_start(self, loop: Loop) -> None:
-        """Starts to count."""
+        """Starts the count and the clock."""
         self._begin(loop.blocked_secs)
         self._since = self._clock()
 
@@ -61,7 +61,7 @@ class ThroughputMonitor(Callback):
         self._pause()
 
     def on_validation_end(self, loop: Loop) -> None:
-        """Lets the clock go on."""
+        """Starts the clock again."""
         del loop
         self._since = self._clock()
 
