@@ -1,4 +1,4 @@
-"""pyproject.toml, the versions of the oldest suite and the locks agree with each other."""
+"""pyproject.toml, the versions of the oldest suite, the locks and the workflow agree."""
 
 from __future__ import annotations
 
@@ -88,3 +88,11 @@ def test_every_version_of_python_that_is_claimed_has_a_lock() -> None:
 
 def test_the_formatter_and_the_type_checker_are_pinned() -> None:
     assert [re.search(r"==[\d.]+$", line) is not None for line in GROUPS["check"]] == [True, True]
+
+
+def test_the_workflow_runs_every_part() -> None:
+    parts = re.search(r"set -- (.+)$", (ROOT / ".ci" / "run").read_text("utf-8"), re.MULTILINE)
+    jobs = re.search(r"part: \[(.+)\]", (ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
+    assert parts is not None
+    assert jobs is not None
+    assert jobs[1].split(", ") == parts[1].split()
