@@ -8,7 +8,8 @@ from typing import Any
 
 import jax
 
-from jaxlog.loop import Callback, Loop
+from jaxlog.callbacks.callback import Callback
+from jaxlog.callbacks.loop_view import LoopView
 
 __all__ = ["DeviceStatsMonitor"]
 
@@ -16,12 +17,12 @@ __all__ = ["DeviceStatsMonitor"]
 class DeviceStatsMonitor(Callback):
     """Logs the memory statistics of this process's devices, at the steps that are written.
 
-    Tags are `device_0/bytes_in_use`, `device_0/peak_bytes_in_use` and so on, for what the backend
-    reports. A backend that reports nothing (CPU) is named once in a warning.
+    Tags are `device_0/bytes_in_use`, `device_0/peak_bytes_in_use` and so on. A statistic that the
+    backend does not report is left out. A backend that reports none (CPU) causes one warning.
 
     Args:
-        statistics: which of the backend's statistics to log, in bytes or counts.
-        devices: lists the devices to look at.
+        statistics: names of the backend's statistics to log; values are bytes or counts.
+        devices: returns the devices to log.
 
     Example:
         >>> import jaxlog
@@ -38,8 +39,8 @@ class DeviceStatsMonitor(Callback):
         self._list_devices = devices
         self._devices: list[tuple[int, Any]] = []
 
-    def on_train_start(self, loop: Loop) -> None:
-        """Finds out which devices have statistics."""
+    def on_train_start(self, loop: LoopView) -> None:
+        """Finds the devices that report statistics; warns if there are none."""
         del loop
         devices = self._list_devices()
         self._devices = [(i, d) for i, d in enumerate(devices) if d.memory_stats()]
@@ -50,8 +51,8 @@ class DeviceStatsMonitor(Callback):
                 stacklevel=2,
             )
 
-    def on_train_batch_end(self, loop: Loop, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Logs what the devices report now."""
+    def on_train_batch_end(self, loop: LoopView, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Logs the current statistics."""
         del outputs, batch, batch_idx
         if not loop.is_logging_step:
             return

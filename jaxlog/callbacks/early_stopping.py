@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.loop import Callback, Loop
+from jaxlog.callbacks.callback import Callback
+from jaxlog.callbacks.loop_view import LoopView
 
 __all__ = ["EarlyStopping"]
 
@@ -16,26 +17,27 @@ __all__ = ["EarlyStopping"]
 class EarlyStopping(Callback):
     """Ends `loop.epochs` once a metric has not improved for `patience` epochs.
 
-    It looks once an epoch, at `on_train_epoch_end`, which comes after the validation inside it.
+    It checks the metric once an epoch, at `on_train_epoch_end`, which runs after the validation of
+    the epoch.
 
     Args:
         monitor: a key of `loop.callback_metrics`.
-        min_delta: least change that counts as an improvement.
+        min_delta: smallest change that counts as an improvement.
         patience: epochs without improvement after which training ends.
-        mode: `"min"` or `"max"`: what is better.
+        mode: `"min"` if lower values are better, `"max"` if higher ones are.
         check_finite: end training when the metric is NaN or infinite.
         stopping_threshold: end training once the metric is better than this.
         divergence_threshold: end training once the metric is worse than this.
 
     Attributes:
         best_score: the best value so far.
-        wait_count: epochs since.
+        wait_count: number of epochs since the best value.
         stopped_epoch: the epoch after which it ended training, or None.
-        reason: why it did, or None.
+        reason: why it ended training, or None.
 
     Raises:
-        LogArgumentError: a bad argument; at the end of an epoch, a monitor that was never logged
-            (the message lists close names).
+        LogArgumentError: a bad argument; at the end of an epoch, a monitor that was not logged (the
+            message lists similar names).
 
     Example:
         >>> import jaxlog
@@ -58,7 +60,7 @@ class EarlyStopping(Callback):
         *,
         min_delta: float = 0.0,
         patience: int = 3,
-        mode: str = "min",
+        mode: Literal["min", "max"] = "min",
         check_finite: bool = True,
         stopping_threshold: float | None = None,
         divergence_threshold: float | None = None,
@@ -79,8 +81,8 @@ class EarlyStopping(Callback):
         self.stopped_epoch: int | None = None
         self.reason: str | None = None
 
-    def on_train_epoch_end(self, loop: Loop) -> None:
-        """Looks at the metric."""
+    def on_train_epoch_end(self, loop: LoopView) -> None:
+        """Ends training if the metric says so."""
         metrics = loop.callback_metrics
         if self.monitor not in metrics:
             raise LogArgumentError(self._unknown(metrics))
@@ -90,7 +92,7 @@ class EarlyStopping(Callback):
             loop.should_stop = True
 
     def _verdict(self, value: float) -> str | None:
-        """Why training should end, or None."""
+        """The reason to end training, or None. Updates the best score."""
         if self.check_finite and not math.isfinite(value):
             return f"{self.monitor} is {value}, and was {self.best_score} at best"
         if self.stopping_threshold is not None and self._better(value, self.stopping_threshold):
@@ -124,7 +126,7 @@ class EarlyStopping(Callback):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` takes back, to resume."""
+        """The best score and the wait count, for `load_state_dict`."""
         return {"best_score": self.best_score, "wait_count": self.wait_count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.loop import Callback, Loop
+from jaxlog.callbacks.callback import Callback
+from jaxlog.callbacks.loop_view import LoopView
 
 __all__ = ["LearningRateMonitor"]
 
@@ -16,14 +17,15 @@ __all__ = ["LearningRateMonitor"]
 class LearningRateMonitor(Callback):
     """Logs the learning rate, from an optimizer state or from a schedule.
 
-    Without a schedule it looks through what the training step returns for the states of
+    Without a schedule it searches the outputs of the training step for states of
     `optax.inject_hyperparams`. Values stay on the device until the loop fetches its window.
 
     Args:
         schedule: an optax schedule, called with `loop.global_step`; None reads the step's outputs.
-        logging_interval: `"step"`, at steps that are written, or `"epoch"`, at each epoch's end.
-        name: the tag; several injected states append `/0`, `/1`, ...
-        hyperparameter: which injected hyperparameter to read.
+        logging_interval: `"step"` logs at the steps that are written, `"epoch"` at the end of each
+            epoch.
+        name: the tag; if there are several injected states, `/0`, `/1`, ... are appended.
+        hyperparameter: name of the injected hyperparameter to read.
 
     Raises:
         LogArgumentError: a bad argument; at the first batch, outputs without such a state.
@@ -44,7 +46,7 @@ class LearningRateMonitor(Callback):
         self,
         schedule: Callable[[Any], Any] | None = None,
         *,
-        logging_interval: str = "step",
+        logging_interval: Literal["step", "epoch"] = "step",
         name: str = "lr",
         hyperparameter: str = "learning_rate",
     ) -> None:
@@ -63,8 +65,10 @@ class LearningRateMonitor(Callback):
         self.name = name
         self.hyperparameter = hyperparameter
         self._latest: dict[str, Any] = {}
+        self._structure = jax.tree.structure(None)
+        self._positions: list[int] = []
 
-    def on_train_batch_end(self, loop: Loop, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, loop: LoopView, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Logs the rate of this step, or keeps it for the end of the epoch."""
         del batch, batch_idx
         if self.logging_interval == "step" and not loop.is_logging_step:
@@ -73,38 +77,52 @@ class LearningRateMonitor(Callback):
         if self.logging_interval == "step":
             self._log(loop, rates)
         else:
-            # The state is donated to the next step; a copy of the number outlives it.
+            # The next step may donate the state and so delete its arrays; a copy stays valid.
             self._latest = {name: loop.keep(rate) for name, rate in rates.items()}
 
-    def on_train_epoch_end(self, loop: Loop) -> None:
+    def on_train_epoch_end(self, loop: LoopView) -> None:
         """Logs the rate of the epoch's last step."""
         if self.logging_interval == "epoch":
             self._log(loop, self._latest)
 
-    def _log(self, loop: Loop, rates: dict[str, Any]) -> None:
+    def _log(self, loop: LoopView, rates: dict[str, Any]) -> None:
         for name, rate in rates.items():
             loop.log(name, rate, batch_size=1)
 
-    def _rates(self, loop: Loop, outputs: Any) -> dict[str, Any]:
+    def _rates(self, loop: LoopView, outputs: Any) -> dict[str, Any]:
         if self.schedule is not None:
             return {self.name: self.schedule(loop.global_step)}
-        found = [
-            node.hyperparams[self.hyperparameter]
-            for node in jax.tree.leaves(outputs, is_leaf=_is_injected)
-            if _is_injected(node) and self.hyperparameter in node.hyperparams
-        ]
-        if not found:
+        rates = self._injected(outputs)
+        if not rates:
             raise LogArgumentError(
                 f"LearningRateMonitor(): the training step returned no optimizer state with an "
                 f"injected {self.hyperparameter!r}; build the optimizer with "
                 f"optax.inject_hyperparams(optax.adam)(learning_rate=...) and return its state, or "
                 f"give the monitor the schedule"
             )
-        if len(found) == 1:
-            return {self.name: found[0]}
-        return {f"{self.name}/{i}": rate for i, rate in enumerate(found)}
+        if len(rates) == 1:
+            return {self.name: rates[0]}
+        return {f"{self.name}/{i}": rate for i, rate in enumerate(rates)}
+
+    def _injected(self, outputs: Any) -> list[Any]:
+        """The injected hyperparameters among the leaves of `outputs`."""
+        leaves, structure = jax.tree.flatten(outputs)
+        if structure != self._structure:
+            # optax's search takes 7 ms for a thousand leaves, so search once for each structure,
+            # in a tree that holds the position of each leaf in place of the leaf.
+            self._structure = structure
+            positions = jax.tree.unflatten(structure, range(len(leaves)))
+            self._positions = _find(positions, self.hyperparameter)
+        return [leaves[position] for position in self._positions]
 
 
-def _is_injected(node: Any) -> bool:
-    """Whether a node is the state of `optax.inject_hyperparams`, of any optax version."""
-    return isinstance(getattr(node, "hyperparams", None), dict)
+def _find(tree: Any, hyperparameter: str) -> list[Any]:
+    """The leaves at `hyperparams[hyperparameter]` of every injected state in `tree`."""
+    import optax  # noqa: PLC0415 - heavy, and a loop without this monitor does not need it
+
+    def is_injected(path: Any, _: Any) -> bool:
+        # The same key also stands for a schedule's state, and may occur in the user's own trees.
+        return len(path) > 1 and getattr(path[-2], "name", None) == "hyperparams"
+
+    found = optax.tree.get_all_with_path(tree, hyperparameter, filtering=is_injected)
+    return [leaf for _, value in found for leaf in jax.tree.leaves(value)]

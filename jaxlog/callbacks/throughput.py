@@ -1,4 +1,4 @@
-"""Logs how fast training goes."""
+"""Logs the speed of training."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jaxlog.loop import Callback, Loop
+from jaxlog.callbacks.callback import Callback
+from jaxlog.callbacks.loop_view import LoopView
 
 __all__ = ["ThroughputMonitor"]
 
 
 class ThroughputMonitor(Callback):
-    """Logs steps and examples a second, and what logging cost, at the steps that are written.
+    """Logs steps and examples per second, and the cost of logging, at the steps that are written.
 
-    Each value covers the steps since the one before: `throughput/steps_per_sec`,
-    `throughput/examples_per_sec` (where batches have a size) and `throughput/logging_ms`, the time
-    a step spent in the loop's own work: waiting for fetched values and handing them to loggers.
-    Time spent in validation does not count.
+    Each value is an average over the steps since the last written one. The tags are
+    `throughput/steps_per_sec`, `throughput/examples_per_sec` (if batches have a size) and
+    `throughput/logging_ms`: the milliseconds a step spent waiting for fetched values and passing
+    them to loggers. Time spent in validation is excluded.
 
     Args:
-        prefix: what the tags begin with.
-        clock: seconds that only go forward.
+        prefix: the first part of the tags.
+        clock: returns seconds and never goes backwards.
 
     Example:
         >>> import jaxlog
@@ -50,18 +51,18 @@ class ThroughputMonitor(Callback):
         self._blocked = blocked
         self._since: float | None = None
 
-    def on_train_epoch_start(self, loop: Loop) -> None:
-        """Starts to count."""
+    def on_train_epoch_start(self, loop: LoopView) -> None:
+        """Starts the count and the clock."""
         self._begin(loop.blocked_secs)
         self._since = self._clock()
 
-    def on_validation_start(self, loop: Loop) -> None:
+    def on_validation_start(self, loop: LoopView) -> None:
         """Stops the clock."""
         del loop
         self._pause()
 
-    def on_validation_end(self, loop: Loop) -> None:
-        """Lets the clock go on."""
+    def on_validation_end(self, loop: LoopView) -> None:
+        """Starts the clock again."""
         del loop
         self._since = self._clock()
 
@@ -70,7 +71,7 @@ class ThroughputMonitor(Callback):
             self._seconds += self._clock() - self._since
             self._since = None
 
-    def on_train_batch_end(self, loop: Loop, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, loop: LoopView, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Counts the step; logs if its row is written."""
         del outputs, batch, batch_idx
         self._steps += 1
@@ -83,7 +84,7 @@ class ThroughputMonitor(Callback):
             self._begin(loop.blocked_secs)
             self._since = self._clock()
 
-    def _log(self, loop: Loop) -> None:
+    def _log(self, loop: LoopView) -> None:
         seconds = max(self._seconds, 1e-9)
         values = {"steps_per_sec": self._steps / seconds}
         if self._examples:

@@ -1,4 +1,4 @@
-"""`MetricLaws`: what holds of every metric, as tests to inherit."""
+"""`MetricLaws`: the laws that every metric obeys, as tests to inherit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,11 +19,11 @@ __all__ = ["MetricLaws"]
 
 
 class MetricLaws:
-    """Tests that a metric is a monoid, the same in every transform, on one device and on many.
+    """Tests that a metric is a monoid and gives the same value under every transform.
 
-    Subclass it in a test module, under a name that pytest collects, and give `states`. Scan, vmap,
-    meshes and a `Loop` each merge states in an order of their own; a metric that passes gives one
-    answer in all of them.
+    Subclass it in a test module, under a name that pytest collects, and define `states`. Scan,
+    vmap, meshes and a `Loop` merge states in different orders. A metric that passes gives the same
+    value in all of them. States are compared with chex.
 
     Attributes:
         rtol: relative tolerance of floats.
@@ -41,13 +42,13 @@ class MetricLaws:
     atol: float = 1e-6
 
     def states(self) -> Sequence[Metric]:
-        """The states of three batches or more, of one configuration: `[MyMetric.of(...), ...]`."""
+        """Three or more states of one configuration, each of a batch: `[MyMetric.of(x), ...]`."""
         raise NotImplementedError(f"{type(self).__name__} must define states(self)")
 
     # ---- the laws -------------------------------------------------------------------------------
 
     def test_empty_is_the_identity(self) -> None:
-        """Merging the empty metric, from either side, changes no bit."""
+        """Merging the empty metric, from the left or the right, changes no bit."""
         for state in self.states():
             empty = state.where(np.zeros((), bool))
             for merged in (state.merge(empty), empty.merge(state)):
@@ -60,29 +61,27 @@ class MetricLaws:
         self._equal(a.merge(b).merge(c), a.merge(b.merge(c)))
 
     def test_any_split_gives_one_answer(self) -> None:
-        """However the batches are cut into windows."""
+        """A loop may cut the batches into windows anywhere; the total is the same."""
         states = self.states()
-        whole = _merged(states)
+        total = _merged(states)
         for cut in range(1, len(states)):
-            self._equal(_merged(states[:cut]).merge(_merged(states[cut:])), whole)
+            self._equal(_merged(states[:cut]).merge(_merged(states[cut:])), total)
 
     def test_dtypes_and_shapes_stay(self) -> None:
-        """A state is carried through a scan: no operation may widen or grow it."""
+        """The carry of a scan has a fixed type, so no operation may change a dtype or a shape."""
         a, b = self.states()[:2]
-        wanted = _types(a)
-        for changed in (b, a.merge(b), a.where(np.zeros((), bool))):
-            assert _types(changed) == wanted, f"{_types(changed)} is not {wanted}"
-            assert jax.tree.structure(changed) == jax.tree.structure(a)
+        masked = a.where(np.zeros((), bool))
+        chex.assert_trees_all_equal_shapes_and_dtypes(a, b, a.merge(b), masked)
 
     def test_compute_gives_one_number(self) -> None:
-        """A scalar, the same from the device and, in 64 bits, from the host."""
+        """`compute` gives a scalar; `host_compute` gives the same one in 64 bits."""
         state = _merged(self.states())
         value = np.asarray(state.compute())
         assert value.shape == (), f"compute() has shape {value.shape}"
         self._close(value, state.host_compute())
 
     def test_the_host_merges_the_same(self) -> None:
-        """In 64 bits, after the fetch."""
+        """`host_merge`, which merges fetched states in 64 bits, agrees with `merge`."""
         states = self.states()
         merged = functools.reduce(lambda a, b: a.host_merge(b), states)
         self._close(merged.host_compute(), _merged(states).compute())
@@ -90,26 +89,30 @@ class MetricLaws:
     # ---- the transforms -------------------------------------------------------------------------
 
     def test_jit_agrees(self) -> None:
-        """A compiled merge and compute."""
-        a, b = self.states()[:2]
-        self._equal(jax.jit(lambda a, b: a.merge(b))(a, b), a.merge(b))
-        self._close(jax.jit(lambda a: a.compute())(a), a.compute())
+        """One compiled merge serves every pair of states, and gives what `merge` gives."""
+        states = self.states()
+        # chex counts by the source of the function, over all tests of the process.
+        chex.clear_trace_counter()
+        merge = jax.jit(chex.assert_max_traces(lambda a, b: a.merge(b), n=1))
+        merged = functools.reduce(merge, states)
+        self._equal(merged, _merged(states))
+        self._close(jax.jit(lambda a: a.compute())(merged), merged.compute())
 
     def test_scan_agrees(self) -> None:
-        """Merged as the carry of a scan."""
+        """States merged into the carry of a scan."""
         states = self.states()
         merged, _ = lax.scan(lambda c, s: (c.merge(s), None), states[0], _stacked(states[1:]))
         self._equal(merged, _merged(states))
 
     def test_vmap_agrees(self) -> None:
-        """The states of a mapped axis, folded."""
+        """States stacked along a mapped axis, then reduced over it."""
         states = self.states()
         self._equal(_stacked(states).reduce_axes(1), _merged(states))
         doubled = jax.vmap(lambda s: s.merge(s))(_stacked(states)).reduce_axes(1)
         self._equal(doubled, _merged([s.merge(s) for s in states]))
 
     def test_shard_map_agrees(self) -> None:
-        """The states of several devices, as many as there are."""
+        """One state a device, reduced over the mesh; as many states as there are devices."""
         count = min(len(self.states()), jax.device_count())
         states = self.states()[:count]
         mesh = jax.make_mesh(
@@ -127,15 +130,13 @@ class MetricLaws:
     # ---- comparing ------------------------------------------------------------------------------
 
     def _equal(self, a: Any, b: Any, *, exactly: bool = False) -> None:
-        assert jax.tree.structure(a) == jax.tree.structure(b), "another structure"
-        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-            if exactly:
-                np.testing.assert_array_equal(x, y)
-            else:
-                self._close(x, y)
+        if exactly:
+            chex.assert_trees_all_equal(a, b, strict=True)
+        else:
+            self._close(a, b)
 
     def _close(self, a: Any, b: Any) -> None:
-        np.testing.assert_allclose(a, b, rtol=self.rtol, atol=self.atol)
+        chex.assert_trees_all_close(a, b, rtol=self.rtol, atol=self.atol)
 
 
 def _merged(states: Sequence[Metric]) -> Metric:
@@ -144,7 +145,3 @@ def _merged(states: Sequence[Metric]) -> Metric:
 
 def _stacked(states: Sequence[Metric]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-
-
-def _types(state: Any) -> list[tuple[Any, Any]]:
-    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]

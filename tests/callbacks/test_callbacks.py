@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +118,9 @@ def test_the_rate_of_a_schedule_is_that_of_the_step() -> None:
 
 
 @pytest.mark.parametrize("interval", ["step", "epoch"])
-def test_the_rate_of_an_injected_state_outlives_its_donation(interval: str) -> None:
+def test_the_rate_of_an_injected_state_outlives_its_donation(
+    interval: Literal["step", "epoch"],
+) -> None:
     optimizer = optax.inject_hyperparams(optax.sgd)(
         learning_rate=optax.linear_schedule(0.5, 0.0, 2)
     )
@@ -138,6 +140,43 @@ def test_the_rate_of_an_injected_state_outlives_its_donation(interval: str) -> N
                 carry = train(carry, x)
     rates = [(0, 0.5), (1, 0.25), (2, 0.0)]
     assert series(logger, "lr") == (rates if interval == "step" else rates[-1:])
+
+
+def rates_of(outputs: list[Any], **options: Any) -> list[dict[str, float]]:
+    """What the monitor logs of the outputs of a step that returns one of `outputs` a call."""
+    loop, logger = loop_of(jaxlog.LearningRateMonitor(**options))
+    step = loop.training_step(lambda out: out)
+    with loop:
+        for out in loop.train(outputs):
+            step(out)
+    return [{tag: row[tag] for tag in row if tag != "epoch"} for _, row in logger.rows]
+
+
+def injected(rate: Any, inner: Any = optax.sgd, **options: Any) -> Any:
+    return optax.inject_hyperparams(inner)(learning_rate=rate, **options)
+
+
+def test_every_injected_state_has_a_tag_and_other_keys_of_its_name_have_none() -> None:
+    params = {"learning_rate": jnp.zeros(2), "w": jnp.zeros(2)}
+    several = {"a": injected(0.5).init(params), "b": injected(0.25).init(params)}
+    assert rates_of([params | several]) == [{"lr/0": 0.5, "lr/1": 0.25}]
+
+
+def test_an_injected_state_inside_another_is_found() -> None:
+    def outer(learning_rate: Any) -> Any:
+        return optax.chain(injected(0.125), optax.scale(learning_rate))
+
+    assert rates_of([injected(0.5, outer).init(jnp.zeros(2))]) == [{"lr/0": 0.5, "lr/1": 0.125}]
+
+
+def test_the_outputs_may_change_their_structure() -> None:
+    state = injected(0.5).init(jnp.zeros(2))
+    assert rates_of([state, (jnp.zeros(3), state), state]) == [{"lr": 0.5}] * 3
+
+
+def test_another_hyperparameter_than_the_rate() -> None:
+    state = injected(0.5, momentum=0.75).init(jnp.zeros(2))
+    assert rates_of([state], hyperparameter="momentum", name="m") == [{"m": 0.75}]
 
 
 def test_outputs_without_a_rate_say_what_to_do() -> None:

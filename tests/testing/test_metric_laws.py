@@ -1,7 +1,8 @@
-"""The laws hold of what ships and of what CLU and metrax ship; a broken metric breaks its law."""
+"""What jaxlog, CLU and metrax ship obeys the laws; a broken metric breaks the law it violates."""
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ GUESSES = [jnp.asarray(RNG.integers(0, 3, 6)) for _ in range(4)]
 def _foreign(module: str, make: Callable[[Any, Any, Any], Any]) -> Callable[[], list[Any]]:
     def states() -> list[Any]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of their own dependencies
+            warnings.simplefilter("ignore")  # from the dependencies of CLU and metrax
             library = pytest.importorskip(module)
         return [as_metric(make(library, x, y)) for x, y in zip(X, LABELS, strict=True)]
 
@@ -107,6 +108,23 @@ class Drifting(jaxlog.Metric):
         return self.value
 
 
+class Counting(jaxlog.Metric):
+    """Counts its batches in static configuration, which compiled programs are specialised to."""
+
+    total: jax.Array = jaxlog.state(0.0, reduce="sum")
+    batches: int = 1
+
+    @classmethod
+    def of(cls, x: Any) -> Counting:
+        return cls(total=x.sum())
+
+    def merge(self, other: Any) -> Counting:
+        return Counting(total=self.total + other.total, batches=self.batches + other.batches)
+
+    def compute(self) -> Any:
+        return self.total / self.batches
+
+
 class Vector(jaxlog.Metric):
     """Computes two numbers."""
 
@@ -134,6 +152,15 @@ def laws_of(cls: Any) -> MetricLaws:
 def test_a_metric_that_drifts_breaks_the_law(law: str) -> None:
     with pytest.raises(AssertionError):
         getattr(laws_of(Drifting), f"test_{law}")()
+
+
+@pytest.mark.parametrize(
+    ("law", "reason"),
+    [("dtypes_and_shapes_stay", "structs"), ("jit_agrees", "traced > 1 times")],
+)
+def test_a_metric_that_changes_its_configuration_breaks_the_law(law: str, reason: str) -> None:
+    with pytest.raises(AssertionError, match=reason):
+        getattr(laws_of(Counting), f"test_{law}")()
 
 
 def test_a_metric_of_two_numbers_breaks_the_law() -> None:
@@ -165,14 +192,8 @@ def test_metrics_of_others_are_logged_as_they_are(name: str) -> None:
     with loop:
         for i in loop.train([np.int32(i) for i in range(4)]):
             train(i)
-    whole = float(
-        states[0]
-        .inner.merge(states[1].inner)
-        .merge(states[2].inner)
-        .merge(states[3].inner)
-        .compute()
-    )
-    assert loop.callback_metrics["m_epoch"] == pytest.approx(whole, rel=1e-5)
+    merged = functools.reduce(lambda a, b: a.merge(b), [state.inner for state in states])
+    assert loop.callback_metrics["m_epoch"] == pytest.approx(float(merged.compute()), rel=1e-5)
     seen = [row["m_step"] for _, row in logger.rows if "m_step" in row]
     assert seen == pytest.approx([float(state.compute()) for state in states], rel=1e-5)
     assert [at for at, row in logger.rows if "some" in row] == [2, 3]
