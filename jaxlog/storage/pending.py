@@ -85,6 +85,11 @@ class Pending:
         return items
 
     @property
+    def queued_rows(self) -> int:
+        """Rows in the queue, without those that the sink holds."""
+        return self._queued_rows
+
+    @property
     def held(self) -> tuple[int, int]:
         """Rows and scalars that the sink holds."""
         return self.rows - self._queued_rows, self.scalars - self._queued_scalars

@@ -26,7 +26,10 @@ __all__ = ["BackgroundWriter"]
 
 _RETRY_SECS = 1.0  # when a store is away and its sink does not say for how long
 _GATHER_SECS = 0.1  # between two writes that nobody waits for
-_IDLE_SECS = 1.0  # an idle thread looks for rows no more often than this
+# How long a thread with nothing to do sleeps at least and at most. The upper bound keeps the
+# argument of Condition.wait finite: it raises OverflowError for flush_secs=inf.
+_IDLE_SECS = (1.0, 3600.0)
+_NOW, _NEVER = float("-inf"), float("inf")  # times
 _ALIVE_CHECK_SECS = 1.0  # a waiting caller looks this often whether the thread still lives
 
 
@@ -36,8 +39,20 @@ class BackgroundWriter:
     It writes when `max_queue` rows wait (ten times a second at most), when the oldest has waited
     `flush_secs`, and when someone flushes. An error of the sink is raised once, as `WriteError`, by
     the next `write`, `flush` or `close`; a `write` that raises has taken nothing. A store that is
-    merely away for a while is no error: the sink says when it wants to try again, and a flush waits
-    as long. A writer that nobody closed is closed when the interpreter exits.
+    unreachable for a while is not an error: the sink says when it wants to try again, and a flush
+    waits as long. A writer that was not closed is closed when the interpreter exits.
+
+    The law of waiting rows: once `max_queue` rows wait, all of them are on storage after 0.1 s (or
+    the sink's `min_interval_secs`, if longer) and the duration of at most two writes (one that was
+    under way when they came, and their own), however calls and writes interleave. Two states
+    suspend it: an error that the caller has not seen yet, and a store that is unreachable.
+
+    The law holds because the time at which the next write is due (`_due_at`) is a function of the
+    state under the lock alone. The thread computes it immediately before each sleep, without
+    releasing the lock in between, and records when the sleep ends in `_looks_at`. Whoever changes
+    that state calls `_wake`, which compares the two times and notifies the thread if it would
+    sleep too long. A thread that is writing has no need of a notification, since it computes
+    `_due_at` again before it sleeps.
 
     Args:
         sink: what is written to.
@@ -51,6 +66,8 @@ class BackgroundWriter:
         timeout_secs: the longest that `write` waits for room, before it raises.
         secrets: what no error may show.
         clock: monotonic seconds.
+        wait: how the thread sleeps, given the condition (its lock is held) and seconds; a test
+            gives both this and `clock` to decide when time passes.
 
     Example:
         >>> from jaxlog.storage.uploads import Uploads
@@ -76,6 +93,7 @@ class BackgroundWriter:
         timeout_secs: float = 60.0,
         secrets: Secrets | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[threading.Condition, float], object] = threading.Condition.wait,
     ) -> None:
         self._sink = sink
         self._max_queue = max_queue
@@ -85,6 +103,9 @@ class BackgroundWriter:
         self._timeout_secs = timeout_secs
         self._secrets = secrets or Secrets()
         self._clock = clock
+        self._sleep = wait
+        least, most = _IDLE_SECS
+        self._idle_secs = min(max(flush_secs, least), most)
         self._process = os.getpid()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -95,10 +116,11 @@ class BackgroundWriter:
         self._deferred = False  # its store did not take what it was given last
         self._lost = 0  # scalars the sink could not take, since the last error raised
         self._waiting_for_room = 0
-        self._needs_alarm = flush_secs < _IDLE_SECS
-        self._called = False  # the thread knows that there are rows enough
-        self._oldest = 0.0  # when the first row that waits came, or was last tried
-        self._last_write = float("-inf")
+        # When the thread looks at this state again by itself; -inf while it is awake or notified.
+        self._looks_at = _NOW
+        # When the oldest queued row came, or when the sink last failed on rows it holds.
+        self._oldest = _NEVER
+        self._last_write = _NOW
         self._asked = self._done = 0  # flushes
         self._error: BaseException | None = None
         self._ended = False  # the thread left its loop
@@ -139,15 +161,14 @@ class BackgroundWriter:
                 self._drop_for(scalars) if self._drops else self._wait_for_room(scalars)
             if self._thread is None:
                 self._start()
-            first = not self._accepted.rows
-            if first:
-                self._oldest = self._clock()
+            before = self._accepted.rows
+            if not self._accepted.queued_rows:
+                self._oldest = min(self._oldest, self._clock())
             self._accepted.add(item, rows, scalars)
-            # To wake the thread costs more than all else here, so it is called once for a batch.
-            enough = self._accepted.rows >= self._max_queue and not self._called
-            if enough or (first and self._needs_alarm):
-                self._called = self._called or enough
-                self._changed.notify_all()
+            # _due_at depends on the number of rows only through "none", "some" and "max_queue or
+            # more", so all other rows skip the call. It costs more than the rest of this method.
+            if not before or before < self._max_queue <= self._accepted.rows:
+                self._wake()
 
     def flush(self, timeout: float | None = None) -> None:
         """All that was written before this call is on storage when it returns.
@@ -165,7 +186,7 @@ class BackgroundWriter:
                 return
             self._asked += 1
             asked = self._asked
-            self._changed.notify_all()
+            self._wake()
             if not self._wait(lambda: self._done >= asked, timeout):
                 raise WriteError(
                     f"{self._sink.path}: flush did not finish within {timeout} s; "
@@ -186,7 +207,7 @@ class BackgroundWriter:
             return
         with self._changed:
             first, self._closed = not self._closed, True
-            self._changed.notify_all()
+            self._wake()
         if self._thread is None:
             return
         self._thread.join(timeout)
@@ -218,7 +239,7 @@ class BackgroundWriter:
             return not self._accepted.is_full_for(scalars)
 
         self._waiting_for_room += 1
-        self._changed.notify_all()
+        self._wake()
         try:
             in_time = self._wait(lambda: room() or self._error is not None, self._timeout_secs)
         finally:
@@ -242,6 +263,7 @@ class BackgroundWriter:
 
     def _wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
         """Whether `done()` came true in time; a thread that ended raises instead of hanging."""
+        # Real time, not `clock`: a caller's timeout has to end also where a test holds the clock.
         deadline = None if timeout is None else time.monotonic() + timeout
         while not done():
             if self._ended or (self._thread is not None and not self._thread.is_alive()):
@@ -254,7 +276,7 @@ class BackgroundWriter:
 
     def _take_error(self) -> WriteError:
         cause, self._error = self._error, None
-        self._called = False  # what was kept is tried again
+        self._wake()  # rows that were kept are due again
         lost, self._lost = self._lost, 0
         if isinstance(cause, SpooledError):
             return WriteError(str(cause))
@@ -291,17 +313,17 @@ class BackgroundWriter:
     def _turn(self) -> bool:
         """Waits until there is something to do and does it; whether that was the last time."""
         with self._changed:
-            while (wait := self._seconds_until_due()) != 0:
-                # Rows that come to an idle thread wake it only when they are many: it looks by
-                # itself before the first of them could be due.
-                idle = None if self._needs_alarm else self._flush_secs
-                self._changed.wait(idle if wait is None else wait)
-            self._called = False
+            while (due := self._due_at()) > (now := self._clock()):
+                # A first row that comes to an idle thread is due flush_secs later. An idle thread
+                # looks by itself before that, so the row need not pay for a notification.
+                self._looks_at = min(due, now + self._idle_secs)
+                self._sleep(self._changed, self._looks_at - now)
+            self._looks_at = _NOW
             closing = self._closed
             # While the store is away the queue stays where its length is bounded.
             again = self._deferred and not closing
             _, before = self._accepted.held
-            items, asked = ([], self._done) if again else (self._taken(), self._asked)
+            items, asked = ([], self._done) if again else (self._take(), self._asked)
             rows, pending = self._accepted.held
         refused = False
         try:
@@ -318,21 +340,24 @@ class BackgroundWriter:
         retry = self._sink.retry_secs
         retry = _RETRY_SECS if away and retry is None else retry
         with self._changed:
-            self._last_write = self._oldest = self._clock()
+            self._last_write = self._clock()
             self._deferred = away
             self._retry_at = None if retry is None else self._last_write + retry
             if refused:
                 self._lost += pending - before
                 self._accepted.saved(0, pending - before)
                 pending = before
-            if not failed:
+            if failed:
+                self._oldest = min(self._oldest, self._last_write)
+            else:
                 self._accepted.saved(rows, pending)
             if not away:
                 self._done = asked
             self._changed.notify_all()
         return closing
 
-    def _taken(self) -> list[Any]:
+    def _take(self) -> list[Any]:
+        self._oldest = _NEVER
         items, dropped = self._accepted.take(), self._accepted.dropped
         if items and self._drop_notice is not None and self._noticed != dropped:
             items.insert(0, self._drop_notice(dropped, items[0]))
@@ -345,20 +370,30 @@ class BackgroundWriter:
             self._error = self._error or error
         return not isinstance(error, SpooledError)  # for then nothing is lost
 
-    def _seconds_until_due(self) -> float | None:
-        """0 to write now, None to wait for a call."""
+    def _due_at(self) -> float:
+        """When the thread has to write or flush next, in the clock's seconds; inf for not at all.
+
+        Every method that changes what is read here calls `_wake` before it releases the lock,
+        except the thread itself, which calls this again before it sleeps.
+        """
         if self._closed or (self._asked > self._done and not self._deferred):
-            return 0
-        now = self._clock()
-        waits = [] if self._retry_at is None else [self._retry_at - now]
-        # After a failure the caller hears of it first.
-        if self._accepted.rows and self._error is None and not self._deferred:
-            pause = self._last_write + self._sink.min_interval_secs - now
-            due = self._oldest + self._flush_secs - now
-            if self._waiting_for_room:
-                due = pause
-            elif self._accepted.rows >= self._max_queue:
-                # In a fast loop many rows come at once, and cost together little more than one.
-                due = min(due, self._last_write + _GATHER_SECS - now)
-            waits.append(max(pause, due))
-        return max(0.0, min(waits)) if waits else None
+            return _NOW
+        due = _NEVER if self._retry_at is None else self._retry_at
+        # After an error no row is due before the caller has seen it, lest one failing store
+        # produce an error per attempt. While the store is unreachable only retry_at counts.
+        if not self._accepted.rows or self._error is not None or self._deferred:
+            return due
+        pause = self._last_write + self._sink.min_interval_secs
+        if self._waiting_for_room:
+            return min(due, pause)
+        rows_due = self._oldest + self._flush_secs
+        if self._accepted.rows >= self._max_queue:
+            # In a fast loop many rows come at once; together they cost little more than one.
+            rows_due = min(rows_due, self._last_write + _GATHER_SECS)
+        return min(due, max(pause, rows_due))
+
+    def _wake(self) -> None:
+        """Notifies the thread if something is due before it looks by itself; needs the lock."""
+        if self._due_at() < self._looks_at:
+            self._looks_at = _NOW
+            self._changed.notify_all()

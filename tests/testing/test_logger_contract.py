@@ -33,6 +33,7 @@ class TestTensorBoardInMemory(TestTensorBoard):
 
 class TestCSV(LoggerContract):
     number = np.float64
+    max_queue = 100
 
     def make_logger(self, place):
         return CSVLogger(place, "", "run")
