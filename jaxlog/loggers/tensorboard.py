@@ -9,9 +9,9 @@ from typing import Any
 from jaxlog.loggers.file_logger import FileLogger
 from jaxlog.storage import summaries
 from jaxlog.storage.event_sink import EventSink
+from jaxlog.storage.tensorboard_hint import log_tensorboard_hint
 from jaxlog.storage.uploads import Uploads
 from jaxlog.storage.versions import RunDirectory
-from jaxlog.storage.watching import say_how_to_watch
 
 __all__ = ["TensorBoardLogger"]
 
@@ -173,7 +173,7 @@ class TensorBoardLogger(FileLogger):
         self.close()
 
     def _make_sink(self, uploads: Uploads) -> EventSink:
-        say_how_to_watch(uploads, self.save_dir)
+        log_tensorboard_hint(uploads, self.save_dir)
         return EventSink(
             uploads,
             start_step=self._start_step,

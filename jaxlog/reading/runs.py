@@ -15,11 +15,11 @@ from jaxlog.storage.secrets import safe_url
 if TYPE_CHECKING:
     import fsspec
 
-__all__ = ["Run", "find_runs", "matches"]
+__all__ = ["RunFiles", "find_runs", "matches"]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunFiles:
     """A directory with event files.
 
     Attributes:
@@ -35,7 +35,7 @@ class Run:
 
 def find_runs(
     url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
-) -> list[Run]:
+) -> list[RunFiles]:
     """The runs at or below `url`, sorted by name; `url` may also be one event file.
 
     Raises:
@@ -63,7 +63,7 @@ def find_runs(
     for name in files:
         inside = "." if name == root else parent_of(name).removeprefix(root).strip("/") or "."
         folders.setdefault(inside, []).append(name)
-    return [Run(name, tuple(folders[name]), filesystem) for name in sorted(folders)]
+    return [RunFiles(name, tuple(folders[name]), filesystem) for name in sorted(folders)]
 
 
 def matches(name: str, wanted: str | Sequence[str] | None) -> bool:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from jaxlog.errors import ReadError
-from jaxlog.reading.columns import Columns, decode
-from jaxlog.reading.records import split_records
-from jaxlog.reading.runs import Run, find_runs, matches
-from jaxlog.reading.tables import BACKENDS, Table, as_backend, require_backend
+from jaxlog.reading.backends import BACKENDS, RunScalars, as_backend, require_backend
+from jaxlog.reading.decoder import ScalarColumns, decode_scalars
+from jaxlog.reading.record_parser import split_records
+from jaxlog.reading.runs import RunFiles, find_runs, matches
 from jaxlog.storage.filesystem import read_whole
 from jaxlog.storage.secrets import safe_url
 
@@ -86,7 +86,7 @@ def read_scalars(
     return as_backend([_read(run, tags) for run in chosen], backend, pivot=pivot)
 
 
-def _read(run: Run, wanted: str | Sequence[str] | None) -> Table:
+def _read(run: RunFiles, wanted: str | Sequence[str] | None) -> RunScalars:
     codes: dict[str, int] = {}
 
     def code(tag: str) -> int:
@@ -102,19 +102,19 @@ def _read(run: Run, wanted: str | Sequence[str] | None) -> Table:
     tag_rank = rank[columns.tags]
     order = np.lexsort((np.arange(len(tag_rank)), columns.order, tag_rank))
     columns = columns.kept(order)
-    return Table(run.name, sorted(codes), tag_rank[order], columns)
+    return RunScalars(run.name, sorted(codes), tag_rank[order], columns)
 
 
-def _decoded(run: Run, code: Any) -> tuple[Columns, list[tuple[int, int]]]:
+def _decoded(run: RunFiles, code: Any) -> tuple[ScalarColumns, list[tuple[int, int]]]:
     """The scalars of a run's files, their records numbered through, and its sessions' starts."""
     parts, starts, before = [], [], 0
     for path in run.files:
         content = read_whole(run.filesystem, path)
         records = split_records(content)
-        columns, found, bad = decode(content, records, code)
+        columns, found, bad = decode_scalars(content, records, code)
         damage = records.damage
         if bad is not None:
-            damage = int(records.starts[bad]) - 12
+            damage = records.offset(bad)
             columns = columns.kept(columns.order < bad)
             found = [start for start in found if start[0] < bad]
         if damage is not None:
@@ -126,10 +126,10 @@ def _decoded(run: Run, code: Any) -> tuple[Columns, list[tuple[int, int]]]:
         parts.append(columns)
         starts.extend((before + record, step) for record, step in found)
         before += len(records.starts)
-    return Columns.joined(parts), starts
+    return ScalarColumns.joined(parts), starts
 
 
-def _purged(read: tuple[Columns, list[tuple[int, int]]]) -> Columns:
+def _purged(read: tuple[ScalarColumns, list[tuple[int, int]]]) -> ScalarColumns:
     """The scalars that no later session took back by starting at their step or before it."""
     columns, starts = read
     keep = np.ones(len(columns.steps), bool)

@@ -11,7 +11,7 @@ from pathlib import Path
 from jaxlog.storage.block import Block, Row, Rows, blocks_of
 from jaxlog.storage.filesystem import append_whole, join_url
 from jaxlog.storage.hyperparams import Hyperparams, HyperparamsFile
-from jaxlog.storage.outage import StoreAwayError
+from jaxlog.storage.retry import StoreAwayError
 from jaxlog.storage.uploads import Uploads
 
 __all__ = ["CSVFile"]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from jaxlog.errors import LoggerError
 from jaxlog.storage.filesystem import append_whole, join_url
-from jaxlog.storage.outage import is_transient
 from jaxlog.storage.records import file_version_record, session_start_record
+from jaxlog.storage.retry import is_transient
 from jaxlog.storage.uploads import Uploads
 
 __all__ = ["EventFile"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlog.storage.filesystem import is_local, open_filesystem, read_whole, write_whole
-from jaxlog.storage.outage import Backoff, StoreAwayError, is_transient
+from jaxlog.storage.retry import Backoff, StoreAwayError, is_transient
 from jaxlog.storage.secrets import Secrets, safe_url
 
 __all__ = ["SpooledError", "Uploads", "upload_spool"]

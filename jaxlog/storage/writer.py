@@ -16,8 +16,8 @@ from typing import Any
 
 from jaxlog.errors import LoggerError, WriteError
 from jaxlog.storage.exit import close_at_exit
-from jaxlog.storage.outage import StoreAwayError
 from jaxlog.storage.pending import Pending
+from jaxlog.storage.retry import StoreAwayError
 from jaxlog.storage.secrets import Secrets
 from jaxlog.storage.sink import Sink
 from jaxlog.storage.uploads import SpooledError

@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing import event_accumulator, plugin_event
 
 from jaxlog.errors import LoggerError
 from jaxlog.reading import read_scalars
-from jaxlog.reading.records import split_records
-from jaxlog.reading.wire import parse_event
+from jaxlog.reading.protobuf import parse_event
+from jaxlog.reading.record_parser import split_records
 from jaxlog.storage import files as files_module
 from jaxlog.storage.block import Block
 from jaxlog.storage.files import EventFile

@@ -12,7 +12,7 @@ from jaxlog.reading import read_scalars
 from jaxlog.storage.block import Row
 from jaxlog.storage.csv_file import CSVFile
 from jaxlog.storage.event_sink import EventSink
-from jaxlog.storage.outage import Backoff, StoreAwayError
+from jaxlog.storage.retry import Backoff, StoreAwayError
 from jaxlog.storage.uploads import SpooledError, Uploads, upload_spool
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from jaxlog.errors import LoggerError, WriteError
-from jaxlog.storage.outage import StoreAwayError
+from jaxlog.storage.retry import StoreAwayError
 from jaxlog.storage.secrets import Secrets
 from jaxlog.storage.uploads import SpooledError
 from jaxlog.storage.writer import BackgroundWriter
