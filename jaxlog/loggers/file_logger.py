@@ -144,6 +144,7 @@ class FileLogger(Logger):
         """
         if not block.steps.size:
             return
+        block = block.without_lanes()
         if self._prefix:
             if block.tags not in self._names:
                 self._names[block.tags] = tuple(f"{self._prefix}-{tag}" for tag in block.tags)

@@ -18,10 +18,10 @@ NUMBERS = frozenset({bool, int, float, np.float64, np.float32, np.int64, np.int3
 
 
 class Logger:
-    """Takes metrics and puts them somewhere; a subclass writes `log_metrics` and no more.
+    """Takes metrics and puts them somewhere; a subclass defines `log_metrics` and no more.
 
-    The loop also takes plain objects that have `log_metrics`. Whatever else of this class they
-    have is used too.
+    Every other method has a default, which says what happens where a logger does not define it.
+    Plain objects that have `log_metrics` are loggers too, see `jaxlog.loggers.adapt`.
 
     Example:
         >>> class Printer(Logger):
@@ -52,6 +52,11 @@ class Logger:
         """Where this run is kept; None when nothing is."""
         return self.save_dir
 
+    @property
+    def pending(self) -> int:
+        """How many scalars were logged and are not on storage yet; 0 where that is not known."""
+        return 0
+
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Records the values at `step`; without one, at the step after the last.
 
@@ -61,9 +66,25 @@ class Logger:
         raise NotImplementedError(f"{type(self).__name__} must define log_metrics(metrics, step)")
 
     def write_block(self, block: Block) -> None:
-        """Records the rows of `block`, in order."""
+        """Records the rows of `block`, in order; by default one `log_metrics` a row.
+
+        Args:
+            block: rows of scalars; without lanes, when the loop calls this.
+        """
         for step, _, metrics in block.rows():
             self.log_metrics(metrics, step)
+
+    def for_lane(self, lane: str) -> Logger | None:  # noqa: ARG002  for those that have lanes
+        """A logger for one lane of `Loop(lanes=...)`, which the loop then closes too.
+
+        Args:
+            lane: the lane's name, without "/".
+
+        Returns:
+            The lane's logger, which gets tags as they were logged. None, the default, for a logger
+            that keeps one run: it gets all lanes in one row, under the tags `tag/lane`.
+        """
+        return None
 
     def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None) -> None:
         """Records the hyperparameters of the run; a logger may have no place for them."""

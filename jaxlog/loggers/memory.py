@@ -68,7 +68,7 @@ class MemoryLogger(Logger):
         """Keeps `block`."""
         if block.steps.size:
             with self._lock:
-                self.blocks.append(block)
+                self.blocks.append(block.without_lanes())
 
     def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None) -> None:
         """Keeps the hyperparameters, and the metrics at step 0."""

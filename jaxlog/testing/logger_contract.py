@@ -218,6 +218,14 @@ class LoggerContract:
             logger.write_block(Block(("a",), steps[:0], np.zeros(0), np.ones((0, 1))))
         self._check(logger, place, [("a", 3, 1.0), ("a", 7, 1.0), ("b", 7, 1.0)])
 
+    def test_lanes_that_reach_it_are_kept_apart(self, place: str) -> None:
+        lanes = ("x", "y", None)
+        values = np.arange(3.0).reshape(1, 3)
+        with self.make_logger(place) as logger:
+            tags = ("a", "a", "b/x")
+            logger.write_block(Block(tags, np.array([3]), np.zeros(1), values, lanes=lanes))
+        self._check(logger, place, [("a/x", 3, 0.0), ("a/y", 3, 1.0), ("b/x", 3, 2.0)])
+
     def test_hyperparameters_are_taken(self, place: str) -> None:
         with self.make_logger(place) as logger:
             logger.log_hyperparams({"optimizer": {"lr": 0.1}, "name": "adam"})
