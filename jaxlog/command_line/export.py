@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxlog.errors import MissingDependencyError, ReadError
-from jaxlog.storage.filesystem import open_filesystem, write_whole
-from jaxlog.storage.secrets import safe_url
+from jaxlog.storage import open_filesystem, safe_url, write_whole
 
 __all__ = ["FORMATS", "export"]
 

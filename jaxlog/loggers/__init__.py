@@ -9,7 +9,7 @@ from __future__ import annotations
 from jaxlog.loggers.csv import CSVLogger
 from jaxlog.loggers.file_logger import FileLogger
 from jaxlog.loggers.lanes import PerLane
-from jaxlog.loggers.logger import Logger
+from jaxlog.loggers.logger import Logger, checked_metrics, checked_step
 from jaxlog.loggers.memory import MemoryLogger
 from jaxlog.loggers.protocol import (
     CanClose,
@@ -48,4 +48,6 @@ __all__ = [
     "TakesText",
     "TensorBoardLogger",
     "adapt",
+    "checked_metrics",
+    "checked_step",
 ]

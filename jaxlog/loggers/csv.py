@@ -8,9 +8,7 @@ from typing import Any
 
 from jaxlog.errors import LoggerError
 from jaxlog.loggers.file_logger import FileLogger
-from jaxlog.storage.csv_file import CSVFile
-from jaxlog.storage.uploads import Uploads
-from jaxlog.storage.versions import RunDirectory
+from jaxlog.storage import CSVFile, RunDirectory, Uploads
 
 __all__ = ["CSVLogger"]
 

@@ -12,14 +12,19 @@ from typing import Any, Self
 
 from jaxlog.errors import LoggerError
 from jaxlog.loggers.logger import NUMBERS, Logger, checked_metrics, checked_step
-from jaxlog.storage.block import Block, Row, Rows
-from jaxlog.storage.exit import close_at_sigterm
-from jaxlog.storage.hyperparams import Hyperparams, flat_params
-from jaxlog.storage.sink import Sink
-from jaxlog.storage.summaries import Summary
-from jaxlog.storage.uploads import Uploads
-from jaxlog.storage.versions import RunDirectory
-from jaxlog.storage.writer import BackgroundWriter
+from jaxlog.storage import (
+    BackgroundWriter,
+    Block,
+    Hyperparams,
+    Row,
+    Rows,
+    RunDirectory,
+    Sink,
+    Summary,
+    Uploads,
+    close_at_sigterm,
+    flat_params,
+)
 
 __all__ = ["FileLogger"]
 
@@ -35,7 +40,7 @@ class FileLogger(Logger):
     something to write, or before someone asks for `version` or `log_dir`.
 
     Example:
-        >>> from jaxlog.loggers.csv import CSVLogger
+        >>> from jaxlog.loggers import CSVLogger
         >>> issubclass(CSVLogger, FileLogger)
         True
     """

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxlog.loggers.logger import Logger
-from jaxlog.storage.block import Block
+from jaxlog.storage import Block
 
 __all__ = ["PerLane"]
 
@@ -28,7 +28,7 @@ class PerLane(Logger):
         lanes: the lanes' names, each once.
 
     Example:
-        >>> from jaxlog.loggers.memory import MemoryLogger
+        >>> from jaxlog.loggers import MemoryLogger
         >>> memory = MemoryLogger()
         >>> logger = PerLane(memory, ["slow", "fast"])
         >>> columns = ("loss", "loss", "lr/slow")

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from jaxlog.errors import LoggerError
-from jaxlog.storage.block import Block
+from jaxlog.storage import Block
 
 __all__ = ["NUMBERS", "Logger", "checked_metrics", "checked_step"]
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxlog.loggers.logger import Logger, checked_metrics, checked_step
-from jaxlog.storage.block import Block
-from jaxlog.storage.hyperparams import flat_params
+from jaxlog.storage import Block, flat_params
 
 __all__ = ["MemoryLogger"]
 

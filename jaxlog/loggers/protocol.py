@@ -13,7 +13,7 @@ from jaxlog.errors import LoggerError
 from jaxlog.loggers.logger import Logger
 
 if TYPE_CHECKING:
-    from jaxlog.storage.block import Block
+    from jaxlog.storage import Block
 
 __all__ = [
     "CanClose",

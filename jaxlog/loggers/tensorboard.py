@@ -7,11 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxlog.loggers.file_logger import FileLogger
-from jaxlog.storage import summaries
-from jaxlog.storage.event_sink import EventSink
-from jaxlog.storage.tensorboard_hint import log_tensorboard_hint
-from jaxlog.storage.uploads import Uploads
-from jaxlog.storage.versions import RunDirectory
+from jaxlog.storage import EventSink, RunDirectory, Uploads, log_tensorboard_hint, summaries
 
 __all__ = ["TensorBoardLogger"]
 

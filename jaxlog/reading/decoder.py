@@ -82,9 +82,8 @@ def decode_scalars(
         code: the number of a tag; negative to leave the tag out.
 
     Example:
-        >>> from jaxlog.storage.block import Block
-        >>> from jaxlog.storage.records import scalar_records
-        >>> from jaxlog.reading.record_parser import split_records
+        >>> from jaxlog.storage import Block, scalar_records
+        >>> from jaxlog.reading import split_records
         >>> content = b"".join(scalar_records(Block.row({"loss": 0.5}, step=3)))
         >>> columns, starts, bad = decode_scalars(content, split_records(content), lambda tag: 0)
         >>> columns.steps.tolist(), columns.values.tolist()

@@ -65,7 +65,7 @@ def follow(
         UserWarning: a file holds a damaged record, from which on it is not read.
 
     Example:
-        >>> from jaxlog.loggers.tensorboard import TensorBoardLogger
+        >>> from jaxlog.loggers import TensorBoardLogger
         >>> with TensorBoardLogger("memory://follow", "", 0) as logger:
         ...     logger.log_metrics({"loss": 0.5}, step=0)
         >>> for row in follow("memory://follow", idle_secs=0):

@@ -13,7 +13,7 @@ import numpy as np
 from jaxlog.errors import MissingDependencyError, ReadError
 from jaxlog.reading.runs import matches
 from jaxlog.reading.scalars import read_scalars
-from jaxlog.storage.filesystem import open_filesystem, write_whole
+from jaxlog.storage import open_filesystem, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

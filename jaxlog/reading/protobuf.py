@@ -68,8 +68,7 @@ def parse_event(data: bytes) -> Event:
         ProtobufError: `data` is no protobuf message.
 
     Example:
-        >>> from jaxlog.storage import records
-        >>> from jaxlog.storage.block import Block
+        >>> from jaxlog.storage import Block, records
         >>> [record] = records.scalar_records(Block.row({"loss": 0.5}, step=3, wall_time=0.0))
         >>> event = parse_event(record[12:-4])
         >>> event.step, event.scalars

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import google_crc32c
 import numpy as np
 
-from jaxlog.storage.framing import FOOTER_BYTES, HEADER_BYTES, mask_crc32c, masked_crc32c
+from jaxlog.storage import FOOTER_BYTES, HEADER_BYTES, mask_crc32c, masked_crc32c
 
 __all__ = ["Records", "split_records"]
 
@@ -42,7 +42,7 @@ def split_records(content: bytes) -> Records:
     """The records of `content` up to its end, a record cut short, or a damaged one.
 
     Example:
-        >>> from jaxlog.storage.framing import frame
+        >>> from jaxlog.storage import frame
         >>> split_records(frame(b"abc") + frame(b"de")[:-1]).sizes.tolist()
         [3]
     """

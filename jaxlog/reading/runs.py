@@ -9,8 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from jaxlog.errors import ReadError
-from jaxlog.storage.filesystem import open_filesystem, parent_of
-from jaxlog.storage.secrets import safe_url
+from jaxlog.storage import open_filesystem, parent_of, safe_url
 
 if TYPE_CHECKING:
     import fsspec
@@ -42,7 +41,7 @@ def find_runs(
         ReadError: there is no event file.
 
     Example:
-        >>> from jaxlog.loggers.tensorboard import TensorBoardLogger
+        >>> from jaxlog.loggers import TensorBoardLogger
         >>> with TensorBoardLogger("memory://find_runs", "mnist", 0) as logger:
         ...     logger.log_metrics({"loss": 0.5}, step=0)
         >>> [run.name for run in find_runs("memory://find_runs")]

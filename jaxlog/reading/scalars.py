@@ -14,8 +14,7 @@ from jaxlog.reading.backends import BACKENDS, RunScalars, as_backend, require_ba
 from jaxlog.reading.decoder import ScalarColumns, decode_scalars
 from jaxlog.reading.record_parser import split_records
 from jaxlog.reading.runs import RunFiles, find_runs, matches
-from jaxlog.storage.filesystem import read_whole
-from jaxlog.storage.secrets import safe_url
+from jaxlog.storage import read_whole, safe_url
 
 __all__ = ["read_scalars"]
 
@@ -60,7 +59,7 @@ def read_scalars(
         UserWarning: a file holds a damaged record, from which on it is not read.
 
     Example:
-        >>> from jaxlog.loggers.tensorboard import TensorBoardLogger
+        >>> from jaxlog.loggers import TensorBoardLogger
         >>> with TensorBoardLogger("memory://read_scalars", "mnist", 0) as logger:
         ...     logger.log_metrics({"loss": 0.5}, step=0)
         ...     logger.log_metrics({"loss": 0.25}, step=1)

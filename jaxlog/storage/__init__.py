@@ -29,7 +29,13 @@ from jaxlog.storage.framing import (
     mask_crc32c,
     masked_crc32c,
 )
-from jaxlog.storage.hyperparams import Hyperparams, HyperparamsFile, flat_params
+from jaxlog.storage.hyperparams import (
+    Hyperparams,
+    HyperparamsFile,
+    flat_params,
+    session_end,
+    session_start,
+)
 from jaxlog.storage.pending import Pending
 from jaxlog.storage.records import (
     file_version_record,
@@ -85,6 +91,8 @@ __all__ = [
     "read_whole",
     "safe_url",
     "scalar_records",
+    "session_end",
+    "session_start",
     "session_start_record",
     "summary_record",
     "tensorboard_command",

@@ -47,8 +47,7 @@ class EventFile:
         LoggerError: `start_step` is negative, or the URL is of no known kind.
 
     Example:
-        >>> from jaxlog.storage.records import scalar_records
-        >>> from jaxlog.storage.block import Block
+        >>> from jaxlog.storage import Block, scalar_records
         >>> events = EventFile("memory://event_file")
         >>> for chunk in scalar_records(Block.row({"loss": 0.5}, step=0)):
         ...     events.append(chunk)

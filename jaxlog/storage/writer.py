@@ -70,9 +70,7 @@ class BackgroundWriter:
             gives both this and `clock` to decide when time passes.
 
     Example:
-        >>> from jaxlog.storage.uploads import Uploads
-        >>> from jaxlog.storage.event_sink import EventSink
-        >>> from jaxlog.storage.block import Row
+        >>> from jaxlog.storage import EventSink, Row, Uploads
         >>> writer = BackgroundWriter(EventSink(Uploads("memory://background_writer")))
         >>> writer.write(Row.of({"loss": 0.5}, 0, 0.0))
         >>> writer.flush()

@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 
 from jaxlog.errors import LoggerError, WriteError
-from jaxlog.loggers.file_logger import FileLogger
-from jaxlog.loggers.logger import Logger
-from jaxlog.storage.block import Block
-from jaxlog.storage.sink import Sink
+from jaxlog.loggers import FileLogger, Logger
+from jaxlog.storage import Block, Sink
 
 __all__ = ["HeldSink", "LoggerContract"]
 
@@ -35,8 +33,7 @@ class HeldSink:
         gate: set it to let that write go on.
 
     Example:
-        >>> from jaxlog.storage.event_sink import EventSink
-        >>> from jaxlog.storage.uploads import Uploads
+        >>> from jaxlog.storage import EventSink, Uploads
         >>> sink = HeldSink(EventSink(Uploads("memory://held_sink")))
         >>> sink.gate.set()
         >>> sink.write([])
@@ -96,7 +93,7 @@ class LoggerContract:
         number: the type that values are kept as.
 
     Example:
-        >>> from jaxlog.loggers.memory import MemoryLogger
+        >>> from jaxlog.loggers import MemoryLogger
         >>> class TestMemory(LoggerContract):
         ...     writes_files = refuses_after_close = False
         ...     number = float

@@ -19,8 +19,7 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from jaxlog.errors import LoggerError, WriteError
 from jaxlog.loggers import TensorBoardLogger
 from jaxlog.reading import read_scalars
-from jaxlog.storage.block import Block
-from jaxlog.storage.filesystem import open_filesystem, read_whole
+from jaxlog.storage import Block, open_filesystem, read_whole
 
 # Made at import by protobuf, so their classes are unknown to a type checker.
 event_pb2: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")

@@ -14,9 +14,14 @@ import tensorboardX
 from jaxlog.errors import ReadError
 from jaxlog.loggers import TensorBoardLogger
 from jaxlog.reading import follow, read_scalars
-from jaxlog.storage.block import Block
-from jaxlog.storage.filesystem import open_filesystem, read_whole, write_whole
-from jaxlog.storage.records import file_version_record, scalar_records
+from jaxlog.storage import (
+    Block,
+    file_version_record,
+    open_filesystem,
+    read_whole,
+    scalar_records,
+    write_whole,
+)
 
 FILE = "events.out.tfevents.0000000001.host.1.aaaa.000000"
 

@@ -16,12 +16,16 @@ import tensorboardX
 
 from jaxlog.errors import MissingDependencyError, ReadError
 from jaxlog.loggers import TensorBoardLogger
-from jaxlog.reading import read_scalars
-from jaxlog.reading.record_parser import split_records
-from jaxlog.storage.block import Block
-from jaxlog.storage.filesystem import open_filesystem, write_whole
-from jaxlog.storage.framing import frame
-from jaxlog.storage.records import file_version_record, scalar_records, session_start_record
+from jaxlog.reading import read_scalars, split_records
+from jaxlog.storage import (
+    Block,
+    file_version_record,
+    frame,
+    open_filesystem,
+    scalar_records,
+    session_start_record,
+    write_whole,
+)
 
 # Made at import by protobuf, so their classes are unknown to a type checker.
 event_pb2: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlog.errors import LoggerError
-from jaxlog.storage.block import Block, Row, blocks_of
+from jaxlog.storage import Block, Row, blocks_of
 
 
 def test_a_row_is_a_block_of_one() -> None:

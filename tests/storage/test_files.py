@@ -11,14 +11,9 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
 
 from jaxlog.errors import LoggerError
-from jaxlog.reading import read_scalars
-from jaxlog.reading.protobuf import parse_event
-from jaxlog.reading.record_parser import split_records
+from jaxlog.reading import parse_event, read_scalars, split_records
+from jaxlog.storage import Block, EventFile, open_filesystem, read_whole, scalar_records
 from jaxlog.storage import files as files_module
-from jaxlog.storage.block import Block
-from jaxlog.storage.files import EventFile
-from jaxlog.storage.filesystem import open_filesystem, read_whole
-from jaxlog.storage.records import scalar_records
 
 
 def records(steps, value: float = 0.0) -> bytes:

@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 
 from jaxlog.errors import LoggerError
-from jaxlog.storage import records
-from jaxlog.storage.block import Block
-from jaxlog.storage.framing import frame
+from jaxlog.storage import Block, frame, records
 
 # Made at import by protobuf, so their classes are unknown to a type checker.
 event_pb2: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")

@@ -9,8 +9,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from jaxlog.errors import LoggerError, WriteError
-from jaxlog.storage.filesystem import open_filesystem, write_whole
-from jaxlog.storage.versions import RunDirectory
+from jaxlog.storage import RunDirectory, open_filesystem, write_whole
 
 
 def put(url: str) -> None:

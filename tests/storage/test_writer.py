@@ -11,10 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from jaxlog.errors import LoggerError, WriteError
-from jaxlog.storage.retry import StoreAwayError
-from jaxlog.storage.secrets import Secrets
-from jaxlog.storage.uploads import SpooledError
-from jaxlog.storage.writer import BackgroundWriter
+from jaxlog.storage import BackgroundWriter, Secrets, SpooledError, StoreAwayError
 
 TIMEOUT = 30  # seconds a test waits before it fails; nothing here takes one
 

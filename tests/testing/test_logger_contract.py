@@ -11,7 +11,7 @@ import pytest
 from jaxlog.errors import LoggerError
 from jaxlog.loggers import CSVLogger, Logger, MemoryLogger, TensorBoardLogger
 from jaxlog.reading import read_scalars
-from jaxlog.storage.filesystem import open_filesystem, read_whole
+from jaxlog.storage import open_filesystem, read_whole
 from jaxlog.testing import LoggerContract
 
 
