@@ -10,6 +10,8 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy.typing as npt
+
 from jaxlog.loggers.logger import Logger
 from jaxlog.storage import Block
 
@@ -106,18 +108,28 @@ class PerLane(Logger):
         """Records the values for all lanes."""
         self._each(lambda logger: logger.log_metrics(metrics, step))
 
-    def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None) -> None:
+    def log_hyperparams(self, params: object, metrics: Mapping[str, Any] | None = None) -> None:
         """Records the hyperparameters for all lanes."""
         self._each(lambda logger: logger.log_hyperparams(params, metrics))
 
     def log_histogram(
-        self, tag: str, values: Any, step: int | None = None, *, edges: Any = None
+        self,
+        tag: str,
+        values: npt.ArrayLike,
+        step: int | None = None,
+        *,
+        edges: npt.ArrayLike | None = None,
     ) -> None:
         """Records a histogram for all lanes."""
         self._each(lambda logger: logger.log_histogram(tag, values, step, edges=edges))
 
     def log_image(
-        self, tag: str, image: Any, step: int | None = None, *, dataformats: str | None = None
+        self,
+        tag: str,
+        image: npt.ArrayLike,
+        step: int | None = None,
+        *,
+        dataformats: str | None = None,
     ) -> None:
         """Records a picture for all lanes."""
         self._each(lambda logger: logger.log_image(tag, image, step, dataformats=dataformats))
@@ -127,7 +139,7 @@ class PerLane(Logger):
         self._each(lambda logger: logger.log_text(tag, text, step))
 
     def log_audio(
-        self, tag: str, samples: Any, step: int | None = None, *, sample_rate: int
+        self, tag: str, samples: npt.ArrayLike, step: int | None = None, *, sample_rate: int
     ) -> None:
         """Records sound for all lanes."""
         self._each(lambda logger: logger.log_audio(tag, samples, step, sample_rate=sample_rate))
@@ -163,12 +175,22 @@ class _Suffixed(Logger):
         self._logger.log_metrics({self._tag(tag): v for tag, v in metrics.items()}, step)
 
     def log_histogram(
-        self, tag: str, values: Any, step: int | None = None, *, edges: Any = None
+        self,
+        tag: str,
+        values: npt.ArrayLike,
+        step: int | None = None,
+        *,
+        edges: npt.ArrayLike | None = None,
     ) -> None:
         self._logger.log_histogram(self._tag(tag), values, step, edges=edges)
 
     def log_image(
-        self, tag: str, image: Any, step: int | None = None, *, dataformats: str | None = None
+        self,
+        tag: str,
+        image: npt.ArrayLike,
+        step: int | None = None,
+        *,
+        dataformats: str | None = None,
     ) -> None:
         self._logger.log_image(self._tag(tag), image, step, dataformats=dataformats)
 
@@ -176,7 +198,7 @@ class _Suffixed(Logger):
         self._logger.log_text(self._tag(tag), text, step)
 
     def log_audio(
-        self, tag: str, samples: Any, step: int | None = None, *, sample_rate: int
+        self, tag: str, samples: npt.ArrayLike, step: int | None = None, *, sample_rate: int
     ) -> None:
         self._logger.log_audio(self._tag(tag), samples, step, sample_rate=sample_rate)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex
 
 import numpy as np
+import numpy.typing as npt
 
 from jaxlog.errors import LoggerError
 from jaxlog.storage import Block
@@ -86,11 +87,16 @@ class Logger:
         """
         return None
 
-    def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None) -> None:
+    def log_hyperparams(self, params: object, metrics: Mapping[str, Any] | None = None) -> None:
         """Records the hyperparameters of the run; a logger may have no place for them."""
 
     def log_histogram(
-        self, tag: str, values: Any, step: int | None = None, *, edges: Any = None
+        self,
+        tag: str,
+        values: npt.ArrayLike,
+        step: int | None = None,
+        *,
+        edges: npt.ArrayLike | None = None,
     ) -> None:
         """Records how numbers are distributed; a logger may have no place for that.
 
@@ -102,7 +108,12 @@ class Logger:
         """
 
     def log_image(
-        self, tag: str, image: Any, step: int | None = None, *, dataformats: str | None = None
+        self,
+        tag: str,
+        image: npt.ArrayLike,
+        step: int | None = None,
+        *,
+        dataformats: str | None = None,
     ) -> None:
         """Records a picture; a logger may have no place for it.
 
@@ -118,7 +129,7 @@ class Logger:
         """Records text, shown as Markdown; a logger may have no place for it."""
 
     def log_audio(
-        self, tag: str, samples: Any, step: int | None = None, *, sample_rate: int
+        self, tag: str, samples: npt.ArrayLike, step: int | None = None, *, sample_rate: int
     ) -> None:
         """Records sound; a logger may have no place for it.
 
@@ -175,7 +186,7 @@ def checked_metrics(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, A
     return {tag: _number(tag, value) for tag, value in copy.items()}
 
 
-def checked_step(step: Any, default: int) -> int:
+def checked_step(step: SupportsIndex | None, default: int) -> int:
     """`step` as an int, `default` for None.
 
     Raises:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy.typing as npt
+
 from jaxlog.errors import LoggerError
 from jaxlog.loggers.logger import Logger
 
@@ -63,7 +65,7 @@ class TakesBlocks(Protocol):
 class TakesHyperparams(Protocol):
     """Records hyperparameters. Without it they are dropped."""
 
-    def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None) -> object:
+    def log_hyperparams(self, params: object, metrics: Mapping[str, Any] | None = None) -> object:
         """Records what the run was configured with, a mapping or an object with attributes."""
         ...
 
@@ -71,7 +73,9 @@ class TakesHyperparams(Protocol):
 class TakesHistograms(Protocol):
     """Records histograms. Without it they are dropped; the mean of one is a scalar of its own."""
 
-    def log_histogram(self, tag: str, values: Any, step: int, /, *, edges: Any = None) -> object:
+    def log_histogram(
+        self, tag: str, values: npt.ArrayLike, step: int, /, *, edges: npt.ArrayLike | None = None
+    ) -> object:
         """Records numbers; with `edges`, counts per bucket, as `Logger.log_histogram` has them."""
         ...
 
@@ -80,7 +84,7 @@ class TakesImages(Protocol):
     """Records pictures. Without it they are dropped."""
 
     def log_image(
-        self, tag: str, image: Any, step: int, /, *, dataformats: str | None = None
+        self, tag: str, image: npt.ArrayLike, step: int, /, *, dataformats: str | None = None
     ) -> object:
         """Records a picture, with axes as `Logger.log_image` has them."""
         ...
@@ -97,7 +101,9 @@ class TakesText(Protocol):
 class TakesAudio(Protocol):
     """Records sound. Without it it is dropped."""
 
-    def log_audio(self, tag: str, samples: Any, step: int, /, *, sample_rate: int) -> object:
+    def log_audio(
+        self, tag: str, samples: npt.ArrayLike, step: int, /, *, sample_rate: int
+    ) -> object:
         """Records samples from -1 to 1, as `Logger.log_audio` has them."""
         ...
 

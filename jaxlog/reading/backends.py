@@ -5,16 +5,17 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from jaxlog.errors import MissingDependencyError, ReadError
 from jaxlog.reading.decoder import ScalarColumns
 
-__all__ = ["BACKENDS", "RunScalars", "as_backend", "require_backend"]
+__all__ = ["BACKENDS", "Backend", "RunScalars", "as_backend", "require_backend"]
 
-BACKENDS = ("pandas", "polars", "numpy")
+Backend: TypeAlias = Literal["pandas", "polars", "numpy"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class RunScalars:
     columns: ScalarColumns
 
 
-def require_backend(backend: str) -> None:
+def require_backend(backend: Backend) -> None:
     """Imports what `backend` needs.
 
     Raises:
@@ -49,7 +50,7 @@ def require_backend(backend: str) -> None:
         raise MissingDependencyError.for_package(backend, extra=backend) from error
 
 
-def as_backend(tables: Sequence[RunScalars], backend: str, *, pivot: bool = False) -> Any:
+def as_backend(tables: Sequence[RunScalars], backend: Backend, *, pivot: bool = False) -> Any:
     """The rows of all `tables`, in order, as one table of `backend`.
 
     Example:

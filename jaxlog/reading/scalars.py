@@ -5,29 +5,63 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from jaxlog.errors import ReadError
-from jaxlog.reading.backends import BACKENDS, RunScalars, as_backend, require_backend
+from jaxlog.reading.backends import BACKENDS, Backend, RunScalars, as_backend, require_backend
 from jaxlog.reading.decoder import ScalarColumns, decode_scalars
 from jaxlog.reading.record_parser import split_records
 from jaxlog.reading.runs import RunFiles, find_runs, matches
 from jaxlog.storage import read_whole, safe_url
 
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
 __all__ = ["read_scalars"]
 
 
+@overload
 def read_scalars(
     url: str | os.PathLike[str],
     *,
     runs: str | Sequence[str] | None = None,
     tags: str | Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    backend: str = "pandas",
+    backend: Literal["pandas"] = "pandas",
     pivot: bool = False,
-) -> Any:
+) -> pd.DataFrame: ...
+@overload
+def read_scalars(
+    url: str | os.PathLike[str],
+    *,
+    runs: str | Sequence[str] | None = None,
+    tags: str | Sequence[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    backend: Literal["polars"],
+    pivot: bool = False,
+) -> pl.DataFrame: ...
+@overload
+def read_scalars(
+    url: str | os.PathLike[str],
+    *,
+    runs: str | Sequence[str] | None = None,
+    tags: str | Sequence[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    backend: Literal["numpy"],
+    pivot: bool = False,
+) -> dict[str, np.ndarray]: ...
+def read_scalars(
+    url: str | os.PathLike[str],
+    *,
+    runs: str | Sequence[str] | None = None,
+    tags: str | Sequence[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    backend: Backend = "pandas",
+    pivot: bool = False,
+) -> pd.DataFrame | pl.DataFrame | dict[str, np.ndarray]:
     """All scalars in event files as a table: run, tag, step, wall_time, value.
 
     Rows are sorted by run, then tag, then as they were written. What a resumed session wrote over
@@ -46,9 +80,9 @@ def read_scalars(
             is NaN (null in polars); where it has several, the last.
 
     Returns:
-        A DataFrame of the backend: `run` and `tag` are strings, `step` is int64, `wall_time`
-        float64 (seconds since the epoch), `value` float64. With `pivot`: `run`, `step`, and each
-        tag as float64.
+        A DataFrame of the backend, or a dict of arrays: `run` and `tag` are strings, `step` is
+        int64, `wall_time` float64 (seconds since the epoch), `value` float64. With `pivot`: `run`,
+        `step`, and each tag as float64.
 
     Raises:
         ReadError: there is no event file, no such run, no such backend, or no room for a column

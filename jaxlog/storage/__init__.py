@@ -50,7 +50,7 @@ from jaxlog.storage.summaries import Summary
 from jaxlog.storage.tensorboard_hint import log_tensorboard_hint, tensorboard_command
 from jaxlog.storage.uploads import SpooledError, Uploads, upload_spool
 from jaxlog.storage.versions import RunDirectory
-from jaxlog.storage.writer import BackgroundWriter
+from jaxlog.storage.writer import BackgroundWriter, OnFull
 
 __all__ = [
     "FOOTER_BYTES",
@@ -63,6 +63,7 @@ __all__ = [
     "EventSink",
     "Hyperparams",
     "HyperparamsFile",
+    "OnFull",
     "Pending",
     "Row",
     "Rows",

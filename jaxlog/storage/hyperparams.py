@@ -35,7 +35,7 @@ class Hyperparams:
     wall_time: float
 
 
-def flat_params(params: Any) -> dict[str, bool | int | float | str]:
+def flat_params(params: object) -> dict[str, bool | int | float | str]:
     """`params` as one level, keys joined by "/"; what is no bool, number or string is its `str`.
 
     Example:

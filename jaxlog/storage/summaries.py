@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from jaxlog.errors import LoggerError
 from jaxlog.storage.records import summary_record
@@ -53,7 +54,7 @@ class Summary:
         return summary_record(message.SerializeToString(), self.step, self.wall_time)
 
 
-def histogram(tag: str, values: Any, bins: Any = 64) -> Callable[[], Any]:
+def histogram(tag: str, values: npt.ArrayLike, bins: int | str = 64) -> Callable[[], Any]:
     """Any real numbers, those that are not finite left out, counted by `np.histogram`.
 
     Raises:
@@ -90,7 +91,7 @@ def _counted(finite: np.ndarray, bins: Any) -> tuple[np.ndarray, np.ndarray]:
         return np.array([finite.size]), np.array([finite.min(), finite.max()])
 
 
-def bucket_counts(tag: str, counts: Any, edges: Any) -> Callable[[], Any]:
+def bucket_counts(tag: str, counts: npt.ArrayLike, edges: npt.ArrayLike) -> Callable[[], Any]:
     """Counts that stand already: below the first edge, between edges, above the last.
 
     Raises:
@@ -140,7 +141,7 @@ def _histogram(*, low: Any, high: Any, total: Any, squares: Any, limits: Any, co
     )
 
 
-def image(tag: str, pixels: Any, dataformats: str | None = None) -> Callable[[], Any]:
+def image(tag: str, pixels: npt.ArrayLike, dataformats: str | None = None) -> Callable[[], Any]:
     """A picture, or a batch of them as a grid.
 
     Raises:
@@ -195,7 +196,7 @@ def text(tag: str, content: str) -> Callable[[], Any]:
     return build
 
 
-def audio(tag: str, samples: Any, sample_rate: int) -> Callable[[], Any]:
+def audio(tag: str, samples: npt.ArrayLike, sample_rate: int) -> Callable[[], Any]:
     """Sound, as 16-bit WAV.
 
     Raises:

@@ -255,7 +255,9 @@ class _Spool:
         return self.folder / path.lstrip("/")
 
 
-def upload_spool(folder: str | os.PathLike[str], storage_options: Any = None) -> int:
+def upload_spool(
+    folder: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> int:
     """Puts the files of a spool on the store they were meant for; how many there were.
 
     Each is removed from the folder when the store has it, so this can be called again.

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from jaxlog.errors import LoggerError, WriteError
 from jaxlog.storage.exit import close_at_exit
@@ -22,7 +22,9 @@ from jaxlog.storage.secrets import Secrets
 from jaxlog.storage.sink import Sink
 from jaxlog.storage.uploads import SpooledError
 
-__all__ = ["BackgroundWriter"]
+__all__ = ["BackgroundWriter", "OnFull"]
+
+OnFull: TypeAlias = Literal["block", "drop_oldest"]
 
 _RETRY_SECS = 1.0  # when a store is away and its sink does not say for how long
 _GATHER_SECS = 0.1  # between two writes that nobody waits for
@@ -86,8 +88,8 @@ class BackgroundWriter:
         max_queue: int = 10,
         flush_secs: float = 120.0,
         max_pending_scalars: int = 1_000_000,
-        on_full: str = "block",
-        drop_notice: Callable[[int, Any], Any] | None = None,
+        on_full: OnFull = "block",
+        drop_notice: Callable[[int, Any], object] | None = None,
         timeout_secs: float = 60.0,
         secrets: Secrets | None = None,
         clock: Callable[[], float] = time.monotonic,

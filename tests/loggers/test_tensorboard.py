@@ -164,7 +164,7 @@ def test_an_option_out_of_range_is_refused(option, value) -> None:
 def test_a_wrong_value_is_refused_at_the_call(place) -> None:
     with TensorBoardLogger(place) as logger:
         with pytest.raises(LoggerError, match="'a' must be a number"):
-            logger.log_metrics({"a": "text"}, 0)
+            logger.log_metrics({"a": "text"}, 0)  # pyright: ignore[reportArgumentType]
         logger.log_metrics({"a": 1.0}, 0)
     assert rows(place) == [("a", 0, 1.0)]
 

@@ -199,8 +199,8 @@ def test_a_pivot_of_any_run_agrees_with_its_rows(tmp_path) -> None:
             logger.log_metrics({f"t{draw.integers(5)}": draw.random()}, step)
     tall = read_scalars(tmp_path)
     wide = read_scalars(tmp_path, pivot=True)
-    last = tall.groupby(["step", "tag"])["value"].last()
-    for (step, tag), value in last.items():
+    last = tall.groupby(["step", "tag"], as_index=False)["value"].last()
+    for step, tag, value in last.itertuples(index=False):
         assert wide.loc[wide["step"] == step, tag].item() == value
     assert wide.drop(columns=["run", "step"]).notna().sum().sum() == len(last)
     assert wide["step"].is_monotonic_increasing

@@ -125,7 +125,7 @@ def test_an_empty_table_has_its_columns(tree) -> None:
 
 def test_an_unknown_backend_is_an_error() -> None:
     with pytest.raises(ReadError, match="one of pandas, polars, numpy, but got 'arrow'"):
-        read_scalars("memory://x", backend="arrow")
+        read_scalars("memory://x", backend="arrow")  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 @pytest.mark.parametrize("package", ["pandas", "polars"])
