@@ -1,4 +1,9 @@
-"""What goes to files: `Block` (steps x tags), and `Row` and `Rows` (as given, not converted)."""
+"""The units in which scalars reach storage: `Block`, `Row` and `Rows`.
+
+A `Block` is numpy arrays of steps by tags, what the loop writes. A `Row` is one call of
+`log_metrics`, not converted yet: the caller's thread only stores references, and `blocks_of`
+converts many rows at once on the writer's thread.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +36,7 @@ class Block:
             a tag that ends in the name of a lane is the user's own.
 
     Raises:
-        LoggerError: shapes or dtypes that do not fit, a negative step, a tag that stands twice in
+        LoggerError: shapes or dtypes that do not fit, a negative step, a tag that occurs twice in
             one lane.
 
     Example:
@@ -48,7 +53,7 @@ class Block:
     lanes: tuple[str | None, ...] | None = None
 
     def __post_init__(self) -> None:
-        set_field = object.__setattr__  # the dataclass is frozen to everyone else
+        set_field = object.__setattr__  # a frozen dataclass has no other way in __post_init__
         lanes = None if self.lanes is None else tuple(self.lanes)
         set_field(self, "lanes", lanes)
         set_field(self, "tags", _checked_tags(tuple(self.tags), lanes))
@@ -122,10 +127,11 @@ class Block:
 
 
 class Row(NamedTuple):
-    """One row as the caller gave it: cheap to queue, turned into a `Block` by the writer's thread.
+    """One row as the caller gave it: cheap to queue; the writer's thread converts it to a `Block`.
 
     Attributes:
-        tags: the names; one object for all rows of the same names, where that can be.
+        tags: the names; the same object for all rows with the same names, so that the queue can
+            compare by identity.
         values: numbers of any kind, one a tag.
         step: at least 0.
         wall_time: seconds since the epoch.
@@ -142,21 +148,21 @@ class Row(NamedTuple):
 
     @classmethod
     def of(cls, metrics: Mapping[str, Any], step: int, wall_time: float) -> Row:
-        """The row of what is in `metrics` now."""
+        """A row with the current content of `metrics`."""
         return cls(tuple(metrics), tuple(metrics.values()), step, wall_time)
 
 
 class Rows:
-    """Some rows of the same names, one after another, as they wait for the writer's thread.
+    """Consecutive rows with the same tags, as they wait for the writer's thread.
 
-    All in a few lists: thousands of small objects that wait would set off Python's garbage
-    collector, which looks through everything that JAX keeps.
+    They are kept in a few lists: thousands of small waiting objects would trigger Python's garbage
+    collector, which then also traverses every object that JAX keeps alive.
 
     Attributes:
         tags: the names.
-        values: of all rows, flat.
-        steps: one a row.
-        wall_times: one a row.
+        values: the values of all rows in one flat list.
+        steps: one step a row.
+        wall_times: one time a row, seconds since the epoch.
 
     Example:
         >>> rows = Rows(Row.of({"loss": 0.5}, 0, 0.0))
@@ -181,7 +187,7 @@ class Rows:
 
 
 def blocks_of(items: Iterable[Block | Row | Rows]) -> Iterator[Block]:
-    """The same rows in the same order, neighbours with the same tags in one block.
+    """The same rows in the same order; consecutive rows with the same tags form one block.
 
     Example:
         >>> rows = [Row.of({tag: step}, step, 0.0) for step, tag in enumerate("aab")]
@@ -206,7 +212,7 @@ def blocks_of(items: Iterable[Block | Row | Rows]) -> Iterator[Block]:
 
 
 def _numbers(values: Sequence[Any]) -> np.ndarray:
-    """float64 [len(values)]; an integer beyond float64 is an infinity."""
+    """float64 [len(values)]; an integer beyond the range of float64 becomes an infinity."""
     try:
         return np.array(values, np.float64)
     except OverflowError:
@@ -220,8 +226,8 @@ def _float(value: Any) -> float:
         return float("inf") if value > 0 else float("-inf")
 
 
-# A run logs few sets of tags and each of them thousands of times, so what depends on the tags alone
-# is computed once a set.
+# A run logs few different sets of tags, each of them thousands of times. So everything that depends
+# on the tags alone is computed once per set and cached.
 @functools.lru_cache(maxsize=256)
 def _checked_tags(tags: tuple[str, ...], lanes: tuple[str | None, ...] | None) -> tuple[str, ...]:
     for tag in tags:

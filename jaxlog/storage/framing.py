@@ -32,7 +32,7 @@ def mask_crc32c(crc: _Crc) -> _Crc:
         >>> hex(mask_crc32c(1)), mask_crc32c(np.array([1], np.uint32)).tolist() == [mask_crc32c(1)]
         ('0xa284ead8', True)
     """
-    # The shift and the sum overflow 32 bits: an array of uint32 wraps, an int is cut here.
+    # The shift and the sum overflow 32 bits. An array of uint32 wraps; the mask cuts an int.
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 

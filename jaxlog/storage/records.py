@@ -38,12 +38,15 @@ _WALL_TIME, _STEP, _FILE_VERSION, _SUMMARY, _SESSION_LOG = (
 _VALUE, _TAG, _SIMPLE_VALUE = b"\x0a", b"\x0a", b"\x15"
 _SESSION_START = b"\x08\x01"
 
-_CHUNK_BYTES = 1 << 16  # what is built in one go; between two chunks other threads get their turn
+# Size of the chunks that a block is encoded in. Encoding holds the GIL, and between two chunks
+# EventSink lets other threads run.
+_CHUNK_BYTES = 1 << 16
+_TEMPLATES = 256  # cached; one is a set of tags and a length of steps
 _VARINT_LIMITS = np.array([1 << 7 * n for n in range(1, 9)], np.int64)
 
 
 def file_version_record(wall_time: float) -> bytes:
-    """The record that every event file begins with.
+    """The record at the beginning of every event file.
 
     Example:
         >>> b"brain.Event:2" in file_version_record(0.0)
@@ -53,7 +56,7 @@ def file_version_record(wall_time: float) -> bytes:
 
 
 def session_start_record(step: int, wall_time: float) -> bytes:
-    """The record that tells readers to forget what earlier sessions logged from `step` on.
+    """The START record: readers drop what earlier sessions logged at `step` and after it.
 
     Raises:
         LoggerError: `step` is negative.
@@ -67,7 +70,7 @@ def session_start_record(step: int, wall_time: float) -> bytes:
 
 
 def summary_record(summary: bytes, step: int, wall_time: float) -> bytes:
-    """A record around a serialised `Summary`, for everything that is not a plain scalar.
+    """A record with a serialised `Summary`, for everything that is not a plain scalar.
 
     Raises:
         LoggerError: `step` is negative.
@@ -80,10 +83,10 @@ def summary_record(summary: bytes, step: int, wall_time: float) -> bytes:
 
 
 def scalar_records(block: Block) -> Iterator[bytes]:
-    """The records of a block in order, one `Event` a step with all its tags, in chunks of bytes.
+    """The records of a block in order, in chunks of bytes: one `Event` a step with all its tags.
 
-    Values are stored as float32, the one type all readers take; beyond its range they are
-    infinities. A row without any value is left out.
+    Values are stored as float32, because TensorBoard's Rust loader drops double tensors; beyond the
+    range of float32 they become infinities. A row without any value is left out.
 
     Example:
         >>> sum(map(len, scalar_records(Block.row({"loss": 0.5}, step=1, wall_time=0.0))))
@@ -91,7 +94,8 @@ def scalar_records(block: Block) -> Iterator[bytes]:
     """
     with np.errstate(over="ignore"):
         values = block.values.astype("<f4")
-    # Rows whose steps take equally many bytes, and hold the same tags, share one template.
+    # A template has a fixed layout, so it fits consecutive rows with the same tags present and with
+    # steps whose varints have the same length.
     widths = np.searchsorted(_VARINT_LIMITS, block.steps, side="right") + 1
     changes = widths[1:] != widths[:-1]
     if block.present is not None:
@@ -111,11 +115,11 @@ def scalar_records(block: Block) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class _Template:
-    """The bytes of one record, zeros where the step, the time, the values and the crc go."""
+    """The bytes of one record, with zeros in place of the step, time, values and checksum."""
 
     record: np.ndarray  # uint8 [length]
     step_bytes: int
-    value_bytes: np.ndarray  # intp [4 * tags], where the float32 of each tag stands
+    value_bytes: np.ndarray  # intp [4 * tags], offsets of the float32 bytes of each tag
 
     def fill(self, steps: np.ndarray, times: np.ndarray, values: np.ndarray) -> Iterator[bytes]:
         rows = max(1, _CHUNK_BYTES // len(self.record))
@@ -143,11 +147,12 @@ class _Template:
         return out.tobytes()
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=_TEMPLATES)
 def _template(tags: tuple[str, ...], step_bytes: int) -> _Template:
     values, offsets = bytearray(), []
     for tag in tags:
-        # A lone surrogate has no UTF-8: its escape is kept, for a name must not cost the values.
+        # A lone surrogate cannot be encoded as UTF-8. Write its escape, so that a bad name does not
+        # lose the values.
         name = tag.encode("utf-8", errors="backslashreplace")
         value = _TAG + _sized(name) + _SIMPLE_VALUE + bytes(4)
         values += _VALUE + _sized(value)
@@ -160,7 +165,7 @@ def _template(tags: tuple[str, ...], step_bytes: int) -> _Template:
 
 
 def _varints(steps: np.ndarray, width: int) -> np.ndarray:
-    """uint8 [n, width]: seven bits a byte, lowest first, the high bit set on all but the last."""
+    """uint8 [n, width]: protobuf varints, 7 bits a byte, lowest first, high bit = more follow."""
     digits = (steps[:, None] >> (7 * np.arange(width))) & 0x7F
     digits[:, :-1] |= 0x80
     return digits.astype(np.uint8)

@@ -1,4 +1,8 @@
-"""Which TensorBoard shows a live run on a URL, said once where the plain command would not."""
+"""A hint for users: how to start TensorBoard so that it follows a live run on an object store.
+
+TensorBoard reads abfs:// and, without boto3, s3:// through fsspec, whose clients cache directory
+listings. It then shows the files of its first listing for ever, unless that cache is switched off.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,13 @@ from jaxlog.storage.uploads import Uploads
 
 __all__ = ["log_tensorboard_hint", "tensorboard_command"]
 
-# Protocols that TensorBoard hands to fsspec, whose clients remember their first listing. Of s3://
-# it takes care itself where boto3 is installed.
+# Protocols that TensorBoard reads through fsspec, by the name of fsspec's environment variable.
 _LISTING_CACHED = {"s3": "S3", "s3a": "S3A", "abfs": "ABFS", "abfss": "ABFSS", "az": "AZ"}
 _said: set[str] = set()
 
 
 def tensorboard_command(url: str) -> str | None:
-    """The command for a TensorBoard that follows a live run; None where the plain one does.
+    """The command for a TensorBoard that follows a live run; None if the plain command does.
 
     Example:
         >>> print(tensorboard_command("abfs://bucket/logs"))
@@ -36,7 +39,7 @@ def tensorboard_command(url: str) -> str | None:
 
 
 def log_tensorboard_hint(uploads: Uploads, save_dir: str) -> None:
-    """Logs that command, once a protocol and process.
+    """Logs that command as a warning, once per protocol and process.
 
     Example:
         >>> log_tensorboard_hint(Uploads("memory://logs"), "memory://logs")

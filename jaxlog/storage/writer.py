@@ -1,8 +1,10 @@
 """`BackgroundWriter`: one thread that writes what a logger was given, and never hides a failure.
 
-The caller appends a reference and goes on. The thread takes what is there, hands it to the sink and
-flushes the sink. Storage that fails costs the caller an error at its next call, no data: what could
-not be written stays in memory and is tried again.
+The caller appends a reference to a queue and returns. The thread takes the queue, passes it to the
+sink and flushes the sink. If storage fails, the caller gets an error at its next call and loses no
+data: what could not be written stays in memory and is written again later.
+
+Read `_due_at` first: it alone decides when the thread acts. `_turn` is one round of the thread.
 """
 
 from __future__ import annotations
@@ -26,23 +28,23 @@ __all__ = ["BackgroundWriter", "OnFull"]
 
 OnFull: TypeAlias = Literal["block", "drop_oldest"]
 
-_RETRY_SECS = 1.0  # when a store is away and its sink does not say for how long
-_GATHER_SECS = 0.1  # between two writes that nobody waits for
-# How long a thread with nothing to do sleeps at least and at most. The upper bound keeps the
-# argument of Condition.wait finite: it raises OverflowError for flush_secs=inf.
+_RETRY_SECS = 1.0  # wait before the next attempt if the sink gives no time
+_GATHER_SECS = 0.1  # least time between two writes that no caller waits for
+# Shortest and longest sleep of a thread without work. The upper bound keeps the argument of
+# Condition.wait finite: it raises OverflowError for flush_secs=inf.
 _IDLE_SECS = (1.0, 3600.0)
 _NOW, _NEVER = float("-inf"), float("inf")  # times
-_ALIVE_CHECK_SECS = 1.0  # a waiting caller looks this often whether the thread still lives
+_ALIVE_CHECK_SECS = 1.0  # how often a waiting caller checks that the thread is alive
 
 
 class BackgroundWriter:
     """Writes to `sink` from one daemon thread, started by the first write.
 
-    It writes when `max_queue` rows wait (ten times a second at most), when the oldest has waited
-    `flush_secs`, and when someone flushes. An error of the sink is raised once, as `WriteError`, by
-    the next `write`, `flush` or `close`; a `write` that raises has taken nothing. A store that is
-    unreachable for a while is not an error: the sink says when it wants to try again, and a flush
-    waits as long. A writer that was not closed is closed when the interpreter exits.
+    It writes when `max_queue` rows wait (at most ten times a second), when the oldest row has
+    waited `flush_secs`, and at every `flush`. An error of the sink is raised once, as `WriteError`,
+    by the next `write`, `flush` or `close`; a `write` that raises has queued nothing. A store that
+    is unreachable for a while is not an error: the sink says when it wants to try again, and a
+    flush waits as long. A writer that was not closed is closed when the interpreter exits.
 
     The law of waiting rows: once `max_queue` rows wait, all of them are on storage after 0.1 s (or
     the sink's `min_interval_secs`, if longer) and the duration of at most two writes (one that was
@@ -57,16 +59,16 @@ class BackgroundWriter:
     `_due_at` again before it sleeps.
 
     Args:
-        sink: what is written to.
-        max_queue: rows after which the thread writes.
-        flush_secs: seconds after which it writes even fewer.
-        max_pending_scalars: with so many scalars not yet on storage the queue is full.
-        on_full: what `write` then does: "block" waits for room, "drop_oldest" forgets what has
-            waited longest in the queue.
-        drop_notice: what to write, from the number of scalars dropped so far and the first item
-            after them; None to write nothing about it.
-        timeout_secs: the longest that `write` waits for room, before it raises.
-        secrets: what no error may show.
+        sink: the destination.
+        max_queue: number of waiting rows at which the thread writes.
+        flush_secs: seconds after which it writes fewer rows.
+        max_pending_scalars: number of scalars not yet on storage at which the queue is full.
+        on_full: what `write` does if the queue is full: "block" waits for room, "drop_oldest"
+            discards the items that have waited longest in the queue.
+        drop_notice: returns an item to write after a drop, given the number of scalars dropped so
+            far and the first item after them; None to write no such item.
+        timeout_secs: longest time that `write` waits for room before it raises.
+        secrets: credentials to remove from error messages.
         clock: monotonic seconds.
         wait: how the thread sleeps, given the condition (its lock is held) and seconds; a test
             gives both this and `clock` to decide when time passes.
@@ -109,31 +111,35 @@ class BackgroundWriter:
         self._process = os.getpid()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        # All below is guarded by _changed.
+        # _changed guards everything below. Every wait is in a loop that checks its condition again,
+        # because the thread and all callers share this one condition and notify_all wakes them all.
         self._accepted = Pending(max_pending_scalars)
-        self._noticed = 0  # scalars dropped, as written last
-        self._retry_at: float | None = None  # when the sink wants to be flushed again
-        self._deferred = False  # its store did not take what it was given last
-        self._lost = 0  # scalars the sink could not take, since the last error raised
-        self._waiting_for_room = 0
+        self._noticed = 0  # number of dropped scalars in the last drop notice
+        self._retry_at: float | None = None  # when the sink asks to be flushed again
+        self._deferred = False  # the store was unreachable at the last attempt
+        self._lost = 0  # scalars that the sink refused, since the last error was raised
+        self._waiting_for_room = 0  # number of callers that wait in `write`
         # When the thread looks at this state again by itself; -inf while it is awake or notified.
         self._looks_at = _NOW
         # When the oldest queued row came, or when the sink last failed on rows it holds.
         self._oldest = _NEVER
         self._last_write = _NOW
-        self._asked = self._done = 0  # flushes
+        # flush() increments _asked and waits until _done has reached its number. A turn sets _done
+        # to the value that _asked had when the turn took the queue: a flush that was asked for
+        # during a turn may cover rows that this turn did not take.
+        self._asked = self._done = 0
         self._error: BaseException | None = None
-        self._ended = False  # the thread left its loop
+        self._ended = False  # the thread has left its loop
         self._closed = False
 
     @property
     def pending(self) -> int:
-        """How many scalars were accepted and are not on storage yet."""
+        """Number of scalars that were accepted and are not on storage yet."""
         return self._accepted.scalars
 
     @property
     def dropped(self) -> int:
-        """How many scalars were accepted and then dropped, for want of room."""
+        """Number of scalars that were accepted and later dropped because the queue was full."""
         return self._accepted.dropped
 
     @property
@@ -142,11 +148,16 @@ class BackgroundWriter:
         return self._closed
 
     def write(self, item: Any, *, rows: int = 1, scalars: int = 1) -> None:
-        """Queues `item`, which holds so many rows and scalars; it is not copied.
+        """Queues `item` without copying it.
+
+        Args:
+            item: something that the sink takes.
+            rows: number of rows in it.
+            scalars: number of scalars in it.
 
         Raises:
-            WriteError: writing failed since the last call; `item` was not taken.
-            LoggerError: the writer is closed, or belongs to the process this one was forked from.
+            WriteError: writing has failed since the last call; `item` was not queued.
+            LoggerError: the writer is closed, or this is a child of the process that made it.
         """
         self._check_process("write")
         with self._changed:
@@ -171,14 +182,14 @@ class BackgroundWriter:
                 self._wake()
 
     def flush(self, timeout: float | None = None) -> None:
-        """All that was written before this call is on storage when it returns.
+        """Returns when everything written before this call is on storage.
 
         Args:
-            timeout: seconds to wait; None for as long as it takes.
+            timeout: seconds to wait; None for no limit.
 
         Raises:
             WriteError: writing failed, or took longer than `timeout`.
-            LoggerError: the writer belongs to the process this one was forked from.
+            LoggerError: this is a child of the process that made the writer.
         """
         self._check_process("flush")
         with self._changed:
@@ -196,9 +207,9 @@ class BackgroundWriter:
                 raise self._take_error()
 
     def close(self, timeout: float | None = None) -> None:
-        """Flushes, ends the file and the thread; does nothing the second time.
+        """Flushes, then ends the file and the thread; a second call does nothing.
 
-        In a forked child it does nothing at all: the file is its parent's.
+        In a forked child it does nothing, because the file belongs to the parent.
 
         Raises:
             WriteError: something could not be written, or it took longer than `timeout` seconds.
@@ -221,7 +232,8 @@ class BackgroundWriter:
                 raise self._take_error()
 
     def _check_process(self, verb: str) -> None:
-        # Before the lock: the parent's thread may have held it when the fork copied it.
+        # Call this before taking the lock. If the parent's thread held the lock at the fork, the
+        # child's copy of it is never released.
         if os.getpid() != self._process:
             raise LoggerError(
                 f"cannot {verb} to {self._sink.path} here: its logger was made by process "
@@ -262,8 +274,12 @@ class BackgroundWriter:
         self._accepted.drop_for(scalars)
 
     def _wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
-        """Whether `done()` came true in time; a thread that ended raises instead of hanging."""
-        # Real time, not `clock`: a caller's timeout has to end also where a test holds the clock.
+        """Waits for `done()`; returns whether it came true in time. Needs the lock.
+
+        Raises:
+            WriteError: the thread has ended, so that waiting would never end.
+        """
+        # Real time, not `clock`: a timeout must also end in a test that stops the clock.
         deadline = None if timeout is None else time.monotonic() + timeout
         while not done():
             if self._ended or (self._thread is not None and not self._thread.is_alive()):
@@ -276,7 +292,7 @@ class BackgroundWriter:
 
     def _take_error(self) -> WriteError:
         cause, self._error = self._error, None
-        self._wake()  # rows that were kept are due again
+        self._wake()  # _due_at ignored the waiting rows while there was an error
         lost, self._lost = self._lost, 0
         if isinstance(cause, SpooledError):
             return WriteError(str(cause))
@@ -292,7 +308,7 @@ class BackgroundWriter:
             f"could not write to {self._sink.path} ({what}); {kept}. "
             f"Check that the place exists, has room and lets you write"
         )
-        # A traceback prints the cause too.
+        # A traceback prints the message of the cause, so a cause that shows a secret is left out.
         error.__cause__ = None if self._secrets.shown_by(cause) else cause
         return error
 
@@ -302,7 +318,7 @@ class BackgroundWriter:
         try:
             while not self._turn():
                 pass
-        except BaseException as error:  # noqa: BLE001  a thread must not die in silence
+        except BaseException as error:  # noqa: BLE001  the next call of a user raises it
             with self._changed:
                 self._error = self._error or error
         finally:
@@ -311,7 +327,11 @@ class BackgroundWriter:
                 self._changed.notify_all()
 
     def _turn(self) -> bool:
-        """Waits until there is something to do and does it; whether that was the last time."""
+        """Sleeps until something is due, then writes and flushes; returns whether to end.
+
+        The lock is released during I/O, so everything that a turn reads before and changes after it
+        is read and changed in one block each.
+        """
         with self._changed:
             while (due := self._due_at()) > (now := self._clock()):
                 # A first row that comes to an idle thread is due flush_secs later. An idle thread
@@ -320,7 +340,8 @@ class BackgroundWriter:
                 self._sleep(self._changed, self._looks_at - now)
             self._looks_at = _NOW
             closing = self._closed
-            # While the store is away the queue stays where its length is bounded.
+            # While the store is unreachable, only flush again. The sink has no bound on what it
+            # holds, so new rows stay in the queue, which has.
             again = self._deferred and not closing
             _, before = self._accepted.held
             items, asked = ([], self._done) if again else (self._take(), self._asked)
@@ -328,14 +349,14 @@ class BackgroundWriter:
         refused = False
         try:
             self._sink.write(items)
-        except Exception as error:  # noqa: BLE001  likewise below
+        except Exception as error:  # noqa: BLE001  sinks raise the errors of many clients
             refused = self._note(error)
         failed = away = False
         try:
             self._sink.close() if closing else self._sink.flush()
         except StoreAwayError:
             failed = away = True
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  as above
             failed = self._note(error)
         retry = self._sink.retry_secs
         retry = _RETRY_SECS if away and retry is None else retry
@@ -344,6 +365,7 @@ class BackgroundWriter:
             self._deferred = away
             self._retry_at = None if retry is None else self._last_write + retry
             if refused:
+                # `write` raised, so its items are lost and no longer count as pending.
                 self._lost += pending - before
                 self._accepted.saved(0, pending - before)
                 pending = before
@@ -357,6 +379,7 @@ class BackgroundWriter:
         return closing
 
     def _take(self) -> list[Any]:
+        """Empties the queue; the drop notice, if one is due, comes first."""
         self._oldest = _NEVER
         items, dropped = self._accepted.take(), self._accepted.dropped
         if items and self._drop_notice is not None and self._noticed != dropped:
@@ -365,10 +388,10 @@ class BackgroundWriter:
         return items
 
     def _note(self, error: Exception) -> bool:
-        """Keeps the error for the caller; whether what was to be written is still unwritten."""
+        """Keeps the first error for the caller; returns whether the data is still unwritten."""
         with self._changed:
             self._error = self._error or error
-        return not isinstance(error, SpooledError)  # for then nothing is lost
+        return not isinstance(error, SpooledError)  # the data is in the spool, on the local disk
 
     def _due_at(self) -> float:
         """When the thread has to write or flush next, in the clock's seconds; inf for not at all.
@@ -379,8 +402,9 @@ class BackgroundWriter:
         if self._closed or (self._asked > self._done and not self._deferred):
             return _NOW
         due = _NEVER if self._retry_at is None else self._retry_at
-        # After an error no row is due before the caller has seen it, lest one failing store
-        # produce an error per attempt. While the store is unreachable only retry_at counts.
+        # After an error no row is due until the caller has seen the error; otherwise a failing
+        # store would be tried ten times a second. While the store is unreachable, only the time
+        # that the sink gave counts.
         if not self._accepted.rows or self._error is not None or self._deferred:
             return due
         pause = self._last_write + self._sink.min_interval_secs
@@ -388,7 +412,8 @@ class BackgroundWriter:
             return min(due, pause)
         rows_due = self._oldest + self._flush_secs
         if self._accepted.rows >= self._max_queue:
-            # In a fast loop many rows come at once; together they cost little more than one.
+            # A fast loop logs many rows in a short time. Written together they cost little more
+            # than one row.
             rows_due = min(rows_due, self._last_write + _GATHER_SECS)
         return min(due, max(pause, rows_due))
 
