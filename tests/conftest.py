@@ -1,8 +1,10 @@
-"""What has to be set before anything imports jax, and hypothesis' profiles."""
+"""What has to be set before anything imports jax, hypothesis' profiles, and places to write to."""
 
 from __future__ import annotations
 
 import os
+import pathlib
+import uuid
 
 # Read once, when jax starts its backend: so they stand above every other import. An environment
 # that says otherwise (an accelerator, another number of devices) is left alone.
@@ -27,3 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path.name)))
+
+
+@pytest.fixture
+def memory_url() -> str:
+    return f"memory://{uuid.uuid4().hex}"  # the store is one a process: every test has its corner
+
+
+@pytest.fixture(params=["local", "memory"])
+def place(request: pytest.FixtureRequest, tmp_path: pathlib.Path, memory_url: str) -> str:
+    """A folder that a test may write to, on a local disk and in fsspec's memory."""
+    return str(tmp_path) if request.param == "local" else memory_url

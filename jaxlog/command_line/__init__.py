@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from jaxlog.command_line.main import main
+from jaxlog.command_line.show import sparkline
 
-__all__ = ["main"]
+__all__ = ["main", "sparkline"]

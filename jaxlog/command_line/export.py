@@ -9,21 +9,24 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from jaxlog.errors import MissingDependencyError, ReadError
-from jaxlog.storage.filesystem import open_filesystem, write_whole
-from jaxlog.storage.secrets import safe_url
+from jaxlog.storage import open_filesystem, safe_url, write_whole
 
-__all__ = ["FORMATS", "export"]
+__all__ = ["FORMATS", "Format", "export"]
 
-FORMATS = ("csv", "parquet", "jsonl")
+Format: TypeAlias = Literal["csv", "parquet", "jsonl"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 def export(
-    table: Mapping[str, np.ndarray], to: str, output: str = "-", storage_options: Any = None
+    table: Mapping[str, np.ndarray],
+    to: Format,
+    output: str = "-",
+    storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the columns of `table`.
 

@@ -16,9 +16,8 @@ from typing import Any
 from jaxlog.command_line.export import FORMATS, export
 from jaxlog.command_line.show import overview
 from jaxlog.errors import JaxlogError
-from jaxlog.reading.follow import ScalarRow, follow
-from jaxlog.reading.scalars import read_scalars
-from jaxlog.storage.uploads import upload_spool
+from jaxlog.reading import ScalarRow, follow, read_scalars
+from jaxlog.storage import upload_spool
 
 __all__ = ["main"]
 
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those after the name of the command; None for those of this process.
 
     Example:
-        >>> from jaxlog.loggers.tensorboard import TensorBoardLogger
+        >>> from jaxlog.loggers import TensorBoardLogger
         >>> with TensorBoardLogger("memory://main", "", 0) as logger:
         ...     logger.log_metrics({"loss": 0.5}, step=0)
         >>> main(["export", "memory://main", "--to", "csv", "--pivot"])

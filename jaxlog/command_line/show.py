@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = ["overview", "sparkline"]
 
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def sparkline(values: Any, width: int) -> str:
+def sparkline(values: npt.ArrayLike, width: int) -> str:
     """A line of bars, each the mean of a stretch of `values`; what is not finite is a gap.
 
     Args:

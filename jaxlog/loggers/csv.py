@@ -8,9 +8,7 @@ from typing import Any
 
 from jaxlog.errors import LoggerError
 from jaxlog.loggers.file_logger import FileLogger
-from jaxlog.storage.csv_file import CSVFile
-from jaxlog.storage.uploads import Uploads
-from jaxlog.storage.versions import RunDirectory
+from jaxlog.storage import CSVFile, OnFull, RunDirectory, Uploads
 
 __all__ = ["CSVLogger"]
 
@@ -50,7 +48,7 @@ class CSVLogger(FileLogger):
         *,
         prefix: str = "",
         flush_logs_every_n_steps: int = 100,
-        on_full: str = "block",
+        on_full: OnFull = "block",
         spool_secs: float = 30.0,
         spool_dir: str | os.PathLike[str] | None = None,
         flush_on_sigterm: bool = False,

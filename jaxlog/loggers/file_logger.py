@@ -8,22 +8,28 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, Self, SupportsFloat, get_args
 
 from jaxlog.errors import LoggerError
 from jaxlog.loggers.logger import NUMBERS, Logger, checked_metrics, checked_step
-from jaxlog.storage.block import Block, Row, Rows
-from jaxlog.storage.exit import close_at_sigterm
-from jaxlog.storage.hyperparams import Hyperparams, flat_params
-from jaxlog.storage.sink import Sink
-from jaxlog.storage.summaries import Summary
-from jaxlog.storage.uploads import Uploads
-from jaxlog.storage.versions import RunDirectory
-from jaxlog.storage.writer import BackgroundWriter
+from jaxlog.storage import (
+    BackgroundWriter,
+    Block,
+    Hyperparams,
+    OnFull,
+    Row,
+    Rows,
+    RunDirectory,
+    Sink,
+    Summary,
+    Uploads,
+    close_at_sigterm,
+    flat_params,
+)
 
 __all__ = ["FileLogger"]
 
-_ON_FULL = ("block", "drop_oldest")
+_ON_FULL = get_args(OnFull)
 _MOST_KNOWN = 1000  # sets of names
 _DROPPED = "jaxlog/dropped_scalars"
 
@@ -35,7 +41,7 @@ class FileLogger(Logger):
     something to write, or before someone asks for `version` or `log_dir`.
 
     Example:
-        >>> from jaxlog.loggers.csv import CSVLogger
+        >>> from jaxlog.loggers import CSVLogger
         >>> issubclass(CSVLogger, FileLogger)
         True
     """
@@ -47,7 +53,7 @@ class FileLogger(Logger):
         prefix: str,
         max_queue: int,
         flush_secs: float,
-        on_full: str = "block",
+        on_full: OnFull = "block",
         spool_secs: float = 30.0,
         spool_dir: str | os.PathLike[str] | None = None,
         flush_on_sigterm: bool = False,
@@ -59,7 +65,7 @@ class FileLogger(Logger):
             raise LoggerError(f"on_full must be 'block' or 'drop_oldest', but got {on_full!r}")
         if not spool_secs >= 0:
             raise LoggerError(f"spool_secs must be at least 0, but got {spool_secs}")
-        self._on_full = on_full
+        self._on_full: OnFull = on_full
         self._spool: dict[str, Any] = {"spool_secs": spool_secs, "spool_dir": spool_dir}
         self._flush_on_sigterm = flush_on_sigterm
         self._directory = directory
@@ -118,7 +124,7 @@ class FileLogger(Logger):
         """How many scalars were logged and are not on storage yet."""
         return 0 if self._writer_made is None else self._writer_made.pending
 
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, SupportsFloat], step: int | None = None) -> None:
         """Records the values at `step`; without one, at the step after the last.
 
         This takes microseconds: a thread converts and writes.
@@ -144,6 +150,7 @@ class FileLogger(Logger):
         """
         if not block.steps.size:
             return
+        block = block.without_lanes()
         if self._prefix:
             if block.tags not in self._names:
                 self._names[block.tags] = tuple(f"{self._prefix}-{tag}" for tag in block.tags)
@@ -152,7 +159,7 @@ class FileLogger(Logger):
         self._writer().write(block, rows=len(block.steps), scalars=block.values.size)
         self._next_step = int(block.steps[-1]) + 1
 
-    def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None) -> None:
+    def log_hyperparams(self, params: object, metrics: Mapping[str, Any] | None = None) -> None:
         """Records the hyperparameters of the run in `hparams.yaml`.
 
         Args:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex
 
 import numpy as np
+import numpy.typing as npt
 
 from jaxlog.errors import LoggerError
-from jaxlog.storage.block import Block
+from jaxlog.storage import Block
 
 __all__ = ["NUMBERS", "Logger", "checked_metrics", "checked_step"]
 
@@ -18,10 +19,10 @@ NUMBERS = frozenset({bool, int, float, np.float64, np.float32, np.int64, np.int3
 
 
 class Logger:
-    """Takes metrics and puts them somewhere; a subclass writes `log_metrics` and no more.
+    """Takes metrics and puts them somewhere; a subclass defines `log_metrics` and no more.
 
-    The loop also takes plain objects that have `log_metrics`. Whatever else of this class they
-    have is used too.
+    Every other method has a default, which says what happens where a logger does not define it.
+    Plain objects that have `log_metrics` are loggers too, see `jaxlog.loggers.adapt`.
 
     Example:
         >>> class Printer(Logger):
@@ -52,6 +53,11 @@ class Logger:
         """Where this run is kept; None when nothing is."""
         return self.save_dir
 
+    @property
+    def pending(self) -> int:
+        """How many scalars were logged and are not on storage yet; 0 where that is not known."""
+        return 0
+
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Records the values at `step`; without one, at the step after the last.
 
@@ -61,15 +67,36 @@ class Logger:
         raise NotImplementedError(f"{type(self).__name__} must define log_metrics(metrics, step)")
 
     def write_block(self, block: Block) -> None:
-        """Records the rows of `block`, in order."""
+        """Records the rows of `block`, in order; by default one `log_metrics` a row.
+
+        Args:
+            block: rows of scalars; without lanes, when the loop calls this.
+        """
         for step, _, metrics in block.rows():
             self.log_metrics(metrics, step)
 
-    def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None) -> None:
+    def for_lane(self, lane: str) -> Logger | None:  # noqa: ARG002  for those that have lanes
+        """A logger for one lane of `Loop(lanes=...)`, which the loop then closes too.
+
+        Args:
+            lane: the lane's name, without "/".
+
+        Returns:
+            The lane's logger, which gets tags as they were logged. None, the default, for a logger
+            that keeps one run: it gets all lanes in one row, under the tags `tag/lane`.
+        """
+        return None
+
+    def log_hyperparams(self, params: object, metrics: Mapping[str, Any] | None = None) -> None:
         """Records the hyperparameters of the run; a logger may have no place for them."""
 
     def log_histogram(
-        self, tag: str, values: Any, step: int | None = None, *, edges: Any = None
+        self,
+        tag: str,
+        values: npt.ArrayLike,
+        step: int | None = None,
+        *,
+        edges: npt.ArrayLike | None = None,
     ) -> None:
         """Records how numbers are distributed; a logger may have no place for that.
 
@@ -81,7 +108,12 @@ class Logger:
         """
 
     def log_image(
-        self, tag: str, image: Any, step: int | None = None, *, dataformats: str | None = None
+        self,
+        tag: str,
+        image: npt.ArrayLike,
+        step: int | None = None,
+        *,
+        dataformats: str | None = None,
     ) -> None:
         """Records a picture; a logger may have no place for it.
 
@@ -97,7 +129,7 @@ class Logger:
         """Records text, shown as Markdown; a logger may have no place for it."""
 
     def log_audio(
-        self, tag: str, samples: Any, step: int | None = None, *, sample_rate: int
+        self, tag: str, samples: npt.ArrayLike, step: int | None = None, *, sample_rate: int
     ) -> None:
         """Records sound; a logger may have no place for it.
 
@@ -154,7 +186,7 @@ def checked_metrics(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, A
     return {tag: _number(tag, value) for tag, value in copy.items()}
 
 
-def checked_step(step: Any, default: int) -> int:
+def checked_step(step: SupportsIndex | None, default: int) -> int:
     """`step` as an int, `default` for None.
 
     Raises:

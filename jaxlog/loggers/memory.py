@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
+import numpy.typing as npt
 
 from jaxlog.loggers.logger import Logger, checked_metrics, checked_step
-from jaxlog.storage.block import Block
-from jaxlog.storage.hyperparams import flat_params
+from jaxlog.storage import Block, flat_params
 
 __all__ = ["MemoryLogger"]
 
@@ -54,7 +54,7 @@ class MemoryLogger(Logger):
         """A logger of one lane's run, kept in `lanes`."""
         return self.lanes.setdefault(lane, MemoryLogger())
 
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, SupportsFloat], step: int | None = None) -> None:
         """Keeps the values at `step`; without one, at the step after the last.
 
         Raises:
@@ -68,23 +68,33 @@ class MemoryLogger(Logger):
         """Keeps `block`."""
         if block.steps.size:
             with self._lock:
-                self.blocks.append(block)
+                self.blocks.append(block.without_lanes())
 
-    def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None) -> None:
+    def log_hyperparams(self, params: object, metrics: Mapping[str, Any] | None = None) -> None:
         """Keeps the hyperparameters, and the metrics at step 0."""
         self.hyperparams.update(flat_params(params))
         if metrics:
             self.log_metrics(metrics, 0)
 
     def log_histogram(
-        self, tag: str, values: Any, step: int | None = None, *, edges: Any = None
+        self,
+        tag: str,
+        values: npt.ArrayLike,
+        step: int | None = None,
+        *,
+        edges: npt.ArrayLike | None = None,
     ) -> None:
         """Keeps a copy."""
         kept = np.array(values) if edges is None else (np.array(values), np.array(edges))
         self._keep("histogram", tag, step, kept)
 
     def log_image(
-        self, tag: str, image: Any, step: int | None = None, *, dataformats: str | None = None
+        self,
+        tag: str,
+        image: npt.ArrayLike,
+        step: int | None = None,
+        *,
+        dataformats: str | None = None,
     ) -> None:
         """Keeps a copy, its axes in the order they came."""
         del dataformats
@@ -95,7 +105,7 @@ class MemoryLogger(Logger):
         self._keep("text", tag, step, text)
 
     def log_audio(
-        self, tag: str, samples: Any, step: int | None = None, *, sample_rate: int
+        self, tag: str, samples: npt.ArrayLike, step: int | None = None, *, sample_rate: int
     ) -> None:
         """Keeps a copy, without its rate."""
         del sample_rate

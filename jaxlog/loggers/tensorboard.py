@@ -6,12 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy.typing as npt
+
 from jaxlog.loggers.file_logger import FileLogger
-from jaxlog.storage import summaries
-from jaxlog.storage.event_sink import EventSink
-from jaxlog.storage.uploads import Uploads
-from jaxlog.storage.versions import RunDirectory
-from jaxlog.storage.watching import say_how_to_watch
+from jaxlog.storage import EventSink, OnFull, RunDirectory, Uploads, log_tensorboard_hint, summaries
 
 __all__ = ["TensorBoardLogger"]
 
@@ -68,7 +66,7 @@ class TensorBoardLogger(FileLogger):
         prefix: str = "",
         max_queue: int = 10,
         flush_secs: float = 120,
-        on_full: str = "block",
+        on_full: OnFull = "block",
         spool_secs: float = 30.0,
         spool_dir: str | os.PathLike[str] | None = None,
         flush_on_sigterm: bool = False,
@@ -94,10 +92,10 @@ class TensorBoardLogger(FileLogger):
     def log_histogram(
         self,
         tag: str,
-        values: Any,
+        values: npt.ArrayLike,
         step: int | None = None,
         *,
-        edges: Any = None,
+        edges: npt.ArrayLike | None = None,
         bins: int | str = 64,
     ) -> None:
         """Records how numbers are distributed, for TensorBoard's Histograms and Distributions.
@@ -124,7 +122,12 @@ class TensorBoardLogger(FileLogger):
             self._log_summary(tag, step, summaries.bucket_counts(tag, values, edges))
 
     def log_image(
-        self, tag: str, image: Any, step: int | None = None, *, dataformats: str | None = None
+        self,
+        tag: str,
+        image: npt.ArrayLike,
+        step: int | None = None,
+        *,
+        dataformats: str | None = None,
     ) -> None:
         """Records a picture, or a batch of them as a grid. Needs pillow.
 
@@ -151,7 +154,7 @@ class TensorBoardLogger(FileLogger):
         self._log_summary(tag, step, summaries.text(tag, text))
 
     def log_audio(
-        self, tag: str, samples: Any, step: int | None = None, *, sample_rate: int
+        self, tag: str, samples: npt.ArrayLike, step: int | None = None, *, sample_rate: int
     ) -> None:
         """Records sound.
 
@@ -173,7 +176,7 @@ class TensorBoardLogger(FileLogger):
         self.close()
 
     def _make_sink(self, uploads: Uploads) -> EventSink:
-        say_how_to_watch(uploads, self.save_dir)
+        log_tensorboard_hint(uploads, self.save_dir)
         return EventSink(
             uploads,
             start_step=self._start_step,

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxlog.errors import MissingDependencyError
 from jaxlog.progress.bar import Bar, Outline, in_notebook, shown
-from jaxlog.progress.hooks import ProgressBar
+from jaxlog.progress.epoch_bars import ProgressBar
 
 __all__ = ["RichProgressBar"]
 

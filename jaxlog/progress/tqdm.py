@@ -7,7 +7,7 @@ import sys
 from typing import IO, Any
 
 from jaxlog.progress.bar import Bar, Outline, in_notebook, shown
-from jaxlog.progress.hooks import ProgressBar
+from jaxlog.progress.epoch_bars import ProgressBar
 
 __all__ = ["TqdmProgressBar"]
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxlog.errors import ReadError
-from jaxlog.reading.columns import decode
-from jaxlog.reading.records import split_records
-from jaxlog.reading.runs import Run, find_runs, matches
+from jaxlog.reading.decoder import decode_scalars
+from jaxlog.reading.record_parser import split_records
+from jaxlog.reading.runs import RunFiles, find_runs, matches
 
 __all__ = ["ScalarRow", "follow"]
 
@@ -65,7 +65,7 @@ def follow(
         UserWarning: a file holds a damaged record, from which on it is not read.
 
     Example:
-        >>> from jaxlog.loggers.tensorboard import TensorBoardLogger
+        >>> from jaxlog.loggers import TensorBoardLogger
         >>> with TensorBoardLogger("memory://follow", "", 0) as logger:
         ...     logger.log_metrics({"loss": 0.5}, step=0)
         >>> for row in follow("memory://follow", idle_secs=0):
@@ -88,7 +88,7 @@ def follow(
         wait(poll_secs)
 
 
-def _runs(url: Any, storage_options: Any) -> list[Run]:
+def _runs(url: Any, storage_options: Any) -> list[RunFiles]:
     try:
         return find_runs(url, storage_options)
     except (FileNotFoundError, ReadError):  # nothing there yet
@@ -97,7 +97,7 @@ def _runs(url: Any, storage_options: Any) -> list[Run]:
 
 @dataclass(slots=True)
 class _File:
-    run: Run
+    run: RunFiles
     path: str
     position: int = 0  # where the first record begins that was not read
     damaged: bool = False
@@ -108,10 +108,10 @@ class _File:
         if not content:
             return
         records = split_records(content)
-        columns, _, bad = decode(content, records, self._code)
+        columns, _, bad = decode_scalars(content, records, self._code)
         damage = records.damage
         if bad is not None:
-            columns, damage = columns.kept(columns.order < bad), int(records.starts[bad]) - 12
+            columns, damage = columns.kept(columns.order < bad), records.offset(bad)
         if damage is not None:
             self.damaged = True
             warnings.warn(
@@ -119,8 +119,7 @@ class _File:
                 f"is not read",
                 stacklevel=3,
             )
-        if len(records.starts):
-            self.position += int(records.starts[-1] + records.sizes[-1]) + 4
+        self.position += records.end
         columns = columns.kept(np.argsort(columns.order, kind="stable"))
         tags = list(self.names)
         chosen = [matches(tag, wanted) for tag in tags]

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from jaxlog.errors import MissingDependencyError, ReadError
 from jaxlog.reading.runs import matches
 from jaxlog.reading.scalars import read_scalars
-from jaxlog.storage.filesystem import open_filesystem, write_whole
+from jaxlog.storage import open_filesystem, write_whole
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import LayoutEngine
+
+    Table: TypeAlias = Mapping[str, npt.ArrayLike] | pd.DataFrame | pl.DataFrame
 
 __all__ = ["plot_scalars"]
 
@@ -52,7 +57,7 @@ class _Line:
 
 
 def plot_scalars(
-    url_or_table: Any,
+    url_or_table: str | os.PathLike[str] | Table,
     *,
     tags: str | Sequence[str] | None = None,
     path: str | os.PathLike[str] | None = None,
@@ -80,9 +85,11 @@ def plot_scalars(
         ['loss']
     """
     figure_class, layout = _figure_class()
-    table = url_or_table
-    if isinstance(table, str | os.PathLike):
-        table = read_scalars(table, tags=tags, backend="numpy")
+    table: Table
+    if isinstance(url_or_table, str | os.PathLike):
+        table = read_scalars(url_or_table, tags=tags, backend="numpy")
+    else:
+        table = url_or_table
     lines = _lines(table, tags)
     if not lines:
         raise ReadError(f"nothing to draw: no scalar in the table has a tag that fits {tags!r}")

@@ -9,17 +9,16 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from jaxlog.errors import ReadError
-from jaxlog.storage.filesystem import open_filesystem, parent_of
-from jaxlog.storage.secrets import safe_url
+from jaxlog.storage import open_filesystem, parent_of, safe_url
 
 if TYPE_CHECKING:
     import fsspec
 
-__all__ = ["Run", "find_runs", "matches"]
+__all__ = ["RunFiles", "find_runs", "matches"]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunFiles:
     """A directory with event files.
 
     Attributes:
@@ -35,14 +34,14 @@ class Run:
 
 def find_runs(
     url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
-) -> list[Run]:
+) -> list[RunFiles]:
     """The runs at or below `url`, sorted by name; `url` may also be one event file.
 
     Raises:
         ReadError: there is no event file.
 
     Example:
-        >>> from jaxlog.loggers.tensorboard import TensorBoardLogger
+        >>> from jaxlog.loggers import TensorBoardLogger
         >>> with TensorBoardLogger("memory://find_runs", "mnist", 0) as logger:
         ...     logger.log_metrics({"loss": 0.5}, step=0)
         >>> [run.name for run in find_runs("memory://find_runs")]
@@ -63,7 +62,7 @@ def find_runs(
     for name in files:
         inside = "." if name == root else parent_of(name).removeprefix(root).strip("/") or "."
         folders.setdefault(inside, []).append(name)
-    return [Run(name, tuple(folders[name]), filesystem) for name in sorted(folders)]
+    return [RunFiles(name, tuple(folders[name]), filesystem) for name in sorted(folders)]
 
 
 def matches(name: str, wanted: str | Sequence[str] | None) -> bool:

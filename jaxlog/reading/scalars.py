@@ -5,30 +5,63 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from jaxlog.errors import ReadError
-from jaxlog.reading.columns import Columns, decode
-from jaxlog.reading.records import split_records
-from jaxlog.reading.runs import Run, find_runs, matches
-from jaxlog.reading.tables import BACKENDS, Table, as_backend, require_backend
-from jaxlog.storage.filesystem import read_whole
-from jaxlog.storage.secrets import safe_url
+from jaxlog.reading.backends import BACKENDS, Backend, RunScalars, as_backend, require_backend
+from jaxlog.reading.decoder import ScalarColumns, decode_scalars
+from jaxlog.reading.record_parser import split_records
+from jaxlog.reading.runs import RunFiles, find_runs, matches
+from jaxlog.storage import read_whole, safe_url
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
 
 __all__ = ["read_scalars"]
 
 
+@overload
 def read_scalars(
     url: str | os.PathLike[str],
     *,
     runs: str | Sequence[str] | None = None,
     tags: str | Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    backend: str = "pandas",
+    backend: Literal["pandas"] = "pandas",
     pivot: bool = False,
-) -> Any:
+) -> pd.DataFrame: ...
+@overload
+def read_scalars(
+    url: str | os.PathLike[str],
+    *,
+    runs: str | Sequence[str] | None = None,
+    tags: str | Sequence[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    backend: Literal["polars"],
+    pivot: bool = False,
+) -> pl.DataFrame: ...
+@overload
+def read_scalars(
+    url: str | os.PathLike[str],
+    *,
+    runs: str | Sequence[str] | None = None,
+    tags: str | Sequence[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    backend: Literal["numpy"],
+    pivot: bool = False,
+) -> dict[str, np.ndarray]: ...
+def read_scalars(
+    url: str | os.PathLike[str],
+    *,
+    runs: str | Sequence[str] | None = None,
+    tags: str | Sequence[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    backend: Backend = "pandas",
+    pivot: bool = False,
+) -> pd.DataFrame | pl.DataFrame | dict[str, np.ndarray]:
     """All scalars in event files as a table: run, tag, step, wall_time, value.
 
     Rows are sorted by run, then tag, then as they were written. What a resumed session wrote over
@@ -47,9 +80,9 @@ def read_scalars(
             is NaN (null in polars); where it has several, the last.
 
     Returns:
-        A DataFrame of the backend: `run` and `tag` are strings, `step` is int64, `wall_time`
-        float64 (seconds since the epoch), `value` float64. With `pivot`: `run`, `step`, and each
-        tag as float64.
+        A DataFrame of the backend, or a dict of arrays: `run` and `tag` are strings, `step` is
+        int64, `wall_time` float64 (seconds since the epoch), `value` float64. With `pivot`: `run`,
+        `step`, and each tag as float64.
 
     Raises:
         ReadError: there is no event file, no such run, no such backend, or no room for a column
@@ -60,7 +93,7 @@ def read_scalars(
         UserWarning: a file holds a damaged record, from which on it is not read.
 
     Example:
-        >>> from jaxlog.loggers.tensorboard import TensorBoardLogger
+        >>> from jaxlog.loggers import TensorBoardLogger
         >>> with TensorBoardLogger("memory://read_scalars", "mnist", 0) as logger:
         ...     logger.log_metrics({"loss": 0.5}, step=0)
         ...     logger.log_metrics({"loss": 0.25}, step=1)
@@ -86,7 +119,7 @@ def read_scalars(
     return as_backend([_read(run, tags) for run in chosen], backend, pivot=pivot)
 
 
-def _read(run: Run, wanted: str | Sequence[str] | None) -> Table:
+def _read(run: RunFiles, wanted: str | Sequence[str] | None) -> RunScalars:
     codes: dict[str, int] = {}
 
     def code(tag: str) -> int:
@@ -102,19 +135,19 @@ def _read(run: Run, wanted: str | Sequence[str] | None) -> Table:
     tag_rank = rank[columns.tags]
     order = np.lexsort((np.arange(len(tag_rank)), columns.order, tag_rank))
     columns = columns.kept(order)
-    return Table(run.name, sorted(codes), tag_rank[order], columns)
+    return RunScalars(run.name, sorted(codes), tag_rank[order], columns)
 
 
-def _decoded(run: Run, code: Any) -> tuple[Columns, list[tuple[int, int]]]:
+def _decoded(run: RunFiles, code: Any) -> tuple[ScalarColumns, list[tuple[int, int]]]:
     """The scalars of a run's files, their records numbered through, and its sessions' starts."""
     parts, starts, before = [], [], 0
     for path in run.files:
         content = read_whole(run.filesystem, path)
         records = split_records(content)
-        columns, found, bad = decode(content, records, code)
+        columns, found, bad = decode_scalars(content, records, code)
         damage = records.damage
         if bad is not None:
-            damage = int(records.starts[bad]) - 12
+            damage = records.offset(bad)
             columns = columns.kept(columns.order < bad)
             found = [start for start in found if start[0] < bad]
         if damage is not None:
@@ -126,10 +159,10 @@ def _decoded(run: Run, code: Any) -> tuple[Columns, list[tuple[int, int]]]:
         parts.append(columns)
         starts.extend((before + record, step) for record, step in found)
         before += len(records.starts)
-    return Columns.joined(parts), starts
+    return ScalarColumns.joined(parts), starts
 
 
-def _purged(read: tuple[Columns, list[tuple[int, int]]]) -> Columns:
+def _purged(read: tuple[ScalarColumns, list[tuple[int, int]]]) -> ScalarColumns:
     """The scalars that no later session took back by starting at their step or before it."""
     columns, starts = read
     keep = np.ones(len(columns.steps), bool)

@@ -1,4 +1,9 @@
-"""What goes to files: `Block` (steps x tags), and `Row` and `Rows` (as given, not converted)."""
+"""The units in which scalars reach storage: `Block`, `Row` and `Rows`.
+
+A `Block` is numpy arrays of steps by tags, what the loop writes. A `Row` is one call of
+`log_metrics`, not converted yet: the caller's thread only stores references, and `blocks_of`
+converts many rows at once on the writer's thread.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +31,13 @@ class Block:
         wall_times: float64 [n], seconds since the epoch.
         values: float64 [n, len(tags)]; NaN and infinities are values like any other.
         present: bool [n, len(tags)], False where a tag was not logged; None when all are there.
+        lanes: the lane of each column, of several runs side by side in one program; None in it for
+            a column of all lanes. None for a block without lanes. A lane is never a part of a tag:
+            a tag that ends in the name of a lane is the user's own.
 
     Raises:
-        LoggerError: shapes or dtypes that do not fit, a tag that stands twice, a negative step.
+        LoggerError: shapes or dtypes that do not fit, a negative step, a tag that occurs twice in
+            one lane.
 
     Example:
         >>> block = Block(("loss",), np.arange(2), np.zeros(2), np.array([[0.5], [0.25]]))
@@ -41,10 +50,13 @@ class Block:
     wall_times: np.ndarray
     values: np.ndarray
     present: np.ndarray | None = None
+    lanes: tuple[str | None, ...] | None = None
 
     def __post_init__(self) -> None:
-        set_field = object.__setattr__  # the dataclass is frozen to everyone else
-        set_field(self, "tags", _checked_tags(self.tags))
+        set_field = object.__setattr__  # a frozen dataclass has no other way in __post_init__
+        lanes = None if self.lanes is None else tuple(self.lanes)
+        set_field(self, "lanes", lanes)
+        set_field(self, "tags", _checked_tags(tuple(self.tags), lanes))
         set_field(self, "steps", _checked_steps(self.steps))
         rows, shape = (len(self.steps),), (len(self.steps), len(self.tags))
         set_field(self, "wall_times", _array("wall_times", self.wall_times, np.float64, rows))
@@ -64,8 +76,44 @@ class Block:
         values = _numbers(list(metrics.values())).reshape(1, len(metrics))
         return cls(tuple(metrics), np.array([step]), np.array([now]), values)
 
+    def of_lane(self, lane: str) -> Block:
+        """The columns of one lane and those of all lanes, as a block without lanes.
+
+        Example:
+            >>> block = Block(("a", "a"), [0], [0.0], [[1.0, 2.0]], lanes=("slow", "fast"))
+            >>> list(block.of_lane("fast").rows())
+            [(0, 0.0, {'a': 2.0})]
+        """
+        if self.lanes is None:
+            return self
+        tags, columns = _columns_of(self.tags, self.lanes, lane)
+        present = None if self.present is None else self.present[:, columns]
+        return Block(tags, self.steps, self.wall_times, self.values[:, columns], present)
+
+    def without_lanes(self) -> Block:
+        """All columns in one block, those of a lane as `tag/lane`.
+
+        Raises:
+            LoggerError: a user's own tag is such a name too.
+
+        Example:
+            >>> block = Block(("a", "b"), [0], [0.0], [[1.0, 2.0]], lanes=("slow", None))
+            >>> block.without_lanes().tags
+            ('a/slow', 'b')
+        """
+        if self.lanes is None:
+            return self
+        tags = _joined(self.tags, self.lanes)
+        return Block(tags, self.steps, self.wall_times, self.values, self.present)
+
     def rows(self) -> Iterator[tuple[int, float, dict[str, float]]]:
-        """One `(step, wall_time, {tag: value})` per row, absent values left out."""
+        """One `(step, wall_time, {tag: value})` per row, absent values left out.
+
+        Columns of a lane are named as in `without_lanes`.
+        """
+        if self.lanes is not None:
+            yield from self.without_lanes().rows()
+            return
         steps, times, values = self.steps.tolist(), self.wall_times.tolist(), self.values.tolist()
         if self.present is None:
             for step, wall_time, row in zip(steps, times, values, strict=True):
@@ -79,10 +127,11 @@ class Block:
 
 
 class Row(NamedTuple):
-    """One row as the caller gave it: cheap to queue, turned into a `Block` by the writer's thread.
+    """One row as the caller gave it: cheap to queue; the writer's thread converts it to a `Block`.
 
     Attributes:
-        tags: the names; one object for all rows of the same names, where that can be.
+        tags: the names; the same object for all rows with the same names, so that the queue can
+            compare by identity.
         values: numbers of any kind, one a tag.
         step: at least 0.
         wall_time: seconds since the epoch.
@@ -99,21 +148,21 @@ class Row(NamedTuple):
 
     @classmethod
     def of(cls, metrics: Mapping[str, Any], step: int, wall_time: float) -> Row:
-        """The row of what is in `metrics` now."""
+        """A row with the current content of `metrics`."""
         return cls(tuple(metrics), tuple(metrics.values()), step, wall_time)
 
 
 class Rows:
-    """Some rows of the same names, one after another, as they wait for the writer's thread.
+    """Consecutive rows with the same tags, as they wait for the writer's thread.
 
-    All in a few lists: thousands of small objects that wait would set off Python's garbage
-    collector, which looks through everything that JAX keeps.
+    They are kept in a few lists: thousands of small waiting objects would trigger Python's garbage
+    collector, which then also traverses every object that JAX keeps alive.
 
     Attributes:
         tags: the names.
-        values: of all rows, flat.
-        steps: one a row.
-        wall_times: one a row.
+        values: the values of all rows in one flat list.
+        steps: one step a row.
+        wall_times: one time a row, seconds since the epoch.
 
     Example:
         >>> rows = Rows(Row.of({"loss": 0.5}, 0, 0.0))
@@ -138,7 +187,7 @@ class Rows:
 
 
 def blocks_of(items: Iterable[Block | Row | Rows]) -> Iterator[Block]:
-    """The same rows in the same order, neighbours with the same tags in one block.
+    """The same rows in the same order; consecutive rows with the same tags form one block.
 
     Example:
         >>> rows = [Row.of({tag: step}, step, 0.0) for step, tag in enumerate("aab")]
@@ -163,7 +212,7 @@ def blocks_of(items: Iterable[Block | Row | Rows]) -> Iterator[Block]:
 
 
 def _numbers(values: Sequence[Any]) -> np.ndarray:
-    """float64 [len(values)]; an integer beyond float64 is an infinity."""
+    """float64 [len(values)]; an integer beyond the range of float64 becomes an infinity."""
     try:
         return np.array(values, np.float64)
     except OverflowError:
@@ -177,19 +226,45 @@ def _float(value: Any) -> float:
         return float("inf") if value > 0 else float("-inf")
 
 
-def _checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    return _checked_once(tuple(tags))
-
-
+# A run logs few different sets of tags, each of them thousands of times. So everything that depends
+# on the tags alone is computed once per set and cached.
 @functools.lru_cache(maxsize=256)
-def _checked_once(tags: tuple[str, ...]) -> tuple[str, ...]:
+def _checked_tags(tags: tuple[str, ...], lanes: tuple[str | None, ...] | None) -> tuple[str, ...]:
     for tag in tags:
         if not isinstance(tag, str):
             raise LoggerError(f"tags are strings, but got {tag!r} of type {type(tag).__name__}")
-    if len(set(tags)) != len(tags):
-        twice = sorted({tag for tag in tags if tags.count(tag) > 1})
-        raise LoggerError(f"a tag names one column, but {', '.join(twice)} stands twice in tags")
+    if lanes is not None and len(lanes) != len(tags):
+        raise LoggerError(f"lanes name one lane a tag, but got {len(lanes)} for {len(tags)} tags")
+    of_all = {tag for tag, lane in zip(tags, lanes or (), strict=False) if lane is None}
+    of_one = {tag for tag, lane in zip(tags, lanes or (), strict=False) if lane is not None}
+    columns = tags if lanes is None else tuple(zip(tags, lanes, strict=True))
+    if len(set(columns)) != len(columns) or of_all & of_one:
+        many = sorted({tag for tag in tags if tags.count(tag) > 1})
+        where = "tags" if lanes is None else "the tags of one lane"
+        raise LoggerError(f"a tag names one column, but {', '.join(many)} stands twice in {where}")
     return tags
+
+
+@functools.lru_cache(maxsize=256)
+def _columns_of(
+    tags: tuple[str, ...], lanes: tuple[str | None, ...], lane: str
+) -> tuple[tuple[str, ...], list[int]]:
+    chosen = [number for number, of in enumerate(lanes) if of is None or of == lane]
+    return tuple(tags[number] for number in chosen), chosen
+
+
+@functools.lru_cache(maxsize=256)
+def _joined(tags: tuple[str, ...], lanes: tuple[str | None, ...]) -> tuple[str, ...]:
+    pairs = zip(tags, lanes, strict=True)
+    joined = tuple(tag if lane is None else f"{tag}/{lane}" for tag, lane in pairs)
+    both = sorted({tag for tag in joined if joined.count(tag) > 1})
+    if both:
+        raise LoggerError(
+            f"{both[0]!r} is both a tag as it was logged and the tag of a lane, and this logger "
+            f"keeps all lanes in one run; rename the one that was logged, or use a logger with "
+            f"for_lane(lane), such as TensorBoardLogger"
+        )
+    return joined
 
 
 def _checked_steps(steps: Any) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""`CSVFile`: one table of metrics as text, appended to on a disk, put whole anywhere else."""
+"""`CSVFile`: one table of metrics as text.
+
+On a local disk new lines are appended. Anywhere else the whole table is uploaded at each flush,
+because remote filesystems cannot append: s3fs downloads the file first, gcsfs truncates it.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +15,23 @@ from pathlib import Path
 from jaxlog.storage.block import Block, Row, Rows, blocks_of
 from jaxlog.storage.filesystem import append_whole, join_url
 from jaxlog.storage.hyperparams import Hyperparams, HyperparamsFile
-from jaxlog.storage.outage import StoreAwayError
+from jaxlog.storage.retry import StoreAwayError
 from jaxlog.storage.uploads import Uploads
 
 __all__ = ["CSVFile"]
 
 _NAME = "metrics.csv"
-_SECS_PER_BYTE = 1e-7  # uploads of the whole table get rarer as it grows
+_SECS_PER_BYTE = 1e-7  # 10 MB of table: one upload a second at most, then less often
 
 
 class CSVFile:
-    """A `step` column, then the tags sorted; one line a row, absent cells empty.
+    """A `step` column, then one column a tag, sorted; one line a row, absent cells empty.
 
-    A tag that was not seen before adds a column, for which the file is written anew. A table that
-    is there already is continued.
+    A new tag adds a column, for which the whole file is rewritten. A table that an earlier session
+    left is continued.
 
     Args:
-        uploads: the directory it is in.
+        uploads: the run's directory.
 
     Example:
         >>> uploads = Uploads("memory://csv_file")
@@ -46,23 +50,23 @@ class CSVFile:
         self._path = f"{uploads.root.rstrip('/')}/{_NAME}"
         self._is_local = uploads.is_local
         self._hyperparams = HyperparamsFile(uploads)
-        self._header: list[str] | None = None  # None until a table already there was looked for
-        self._saved = b""  # where not local: all that is on storage
+        self._header: list[str] | None = None  # None until the table of an earlier session is read
+        self._saved = b""  # the content on storage, if that is not a local disk
         self._waiting: list[tuple[int, dict[str, float]]] = []
 
     @property
     def path(self) -> str:
-        """The file, as it was named."""
+        """Path or URL of the table."""
         return join_url(self._uploads.url, _NAME)
 
     @property
     def min_interval_secs(self) -> float:
-        """Least time between two uploads that nobody waits for."""
+        """Least time between two uploads that no caller waits for."""
         return 0.0 if self._is_local else max(1.0, len(self._saved) * _SECS_PER_BYTE)
 
     @property
     def retry_secs(self) -> float | None:
-        """Seconds until the store is to be asked again; None when nothing waits for it."""
+        """Seconds until the next attempt at the store; None if no data waits for it."""
         return self._uploads.retry_secs
 
     def write(self, items: Sequence[Block | Row | Rows | Hyperparams]) -> None:
@@ -74,7 +78,7 @@ class CSVFile:
                 self._hyperparams.take(item.params)
 
     def flush(self) -> None:
-        """Puts everything taken on storage; what fails is kept for the next time."""
+        """Puts everything taken on storage; data that fails is kept for the next flush."""
         self._uploads.send()
         if self._waiting:
             self._save()
@@ -82,7 +86,7 @@ class CSVFile:
         self._hyperparams.flush()
 
     def close(self) -> None:
-        """Flushes; the file is open only while it is written."""
+        """Flushes; there is no file to close, as it is open only during a write."""
         with self._uploads.last_chance():
             self.flush()
 
@@ -102,7 +106,7 @@ class CSVFile:
             old = _rows(Path(self._path).read_bytes() if on_disk else self._saved)
             text = _text([header, *_moved(old, header), *self._cells(header)])
         self._uploads.put(self._path, text)
-        # Only now: a write that failed has changed nothing, and can be tried again.
+        # Change the state only after the write: a write that failed is repeated from the old state.
         self._header = header
         if not self._is_local:
             self._saved = text
@@ -112,7 +116,7 @@ class CSVFile:
             yield [str(step), *(_cell(row[tag]) if tag in row else "" for tag in header[1:])]
 
     def _continued(self) -> tuple[list[str], bytes]:
-        """Header and content of the table that an earlier session left; none for a fresh one."""
+        """Header and content of the table that an earlier session left; empty without one."""
         try:
             text = self._uploads.read(self._path)
         except FileNotFoundError:
@@ -120,10 +124,11 @@ class CSVFile:
         except StoreAwayError:
             if not self._uploads.spooling:
                 raise
-            # Nobody can say what is there, so nothing may take its place later.
+            # It is unknown whether the store has a table, so a later upload of this one from the
+            # spool must not replace it: use another name.
             self._path = self._path.replace(_NAME, f"metrics-{uuid.uuid4().hex[:8]}.csv")
             return [], b""
-        # A session that was killed may have left half a line, which would swallow the next.
+        # A killed session may have left half a line; the next line would be appended to it.
         whole = text[: text.rfind(b"\n") + 1]
         if whole != text:
             self._uploads.put(self._path, whole)
@@ -132,7 +137,7 @@ class CSVFile:
 
 
 def _moved(table: list[list[str]], header: Sequence[str]) -> Iterable[list[str]]:
-    """The rows of a table, below another header."""
+    """The rows of a table, rearranged for another header."""
     for row in table[1:]:
         cells = dict(zip(table[0], row, strict=False))
         yield [cells.get(name, "") for name in header]
@@ -149,5 +154,5 @@ def _text(rows: Iterable[Sequence[str]]) -> bytes:
 
 
 def _cell(value: float) -> str:
-    """The shortest text that reads back as `value`; a whole number has no point."""
+    """The shortest text that reads back as `value`; an integer has no decimal point."""
     return repr(value).removesuffix(".0")

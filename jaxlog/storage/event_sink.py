@@ -15,17 +15,17 @@ from jaxlog.storage.uploads import Uploads
 
 __all__ = ["EventSink"]
 
-_POLITE_BYTES = 1 << 20
+_POLITE_BYTES = 1 << 20  # up to this much in one write, give up the GIL between chunks
 _REMOTE_INTERVAL_SECS = 1.0  # Cloud Storage takes one write a second for one name
 
 
 class EventSink:
-    """Writes scalars, and hyperparameters for TensorBoard's own page of them.
+    """Writes scalars, media, and the records of TensorBoard's HParams page.
 
     Args:
         uploads: the run's directory.
         start_step: as `EventFile` takes it.
-        status: how the run ended, "success" or "failed"; asked for at the end.
+        status: returns how the run ended, "success" or "failed"; called by `close`.
         fsync: as `EventFile` takes it.
 
     Example:
@@ -50,39 +50,41 @@ class EventSink:
 
     @property
     def path(self) -> str:
-        """The event file that is written now."""
+        """The current event file."""
         return self._events.path
 
     @property
     def min_interval_secs(self) -> float:
-        """Least time between two uploads that nobody waits for."""
+        """Least time between two uploads that no caller waits for."""
         return 0.0 if self._events.is_local else _REMOTE_INTERVAL_SECS
 
     @property
     def retry_secs(self) -> float | None:
-        """Seconds until the store is to be asked again; None when nothing waits for it."""
+        """Seconds until the next attempt at the store; None if no data waits for it."""
         return self._uploads.retry_secs
 
     def write(self, items: Sequence[Block | Row | Rows | Hyperparams | Summary]) -> None:
         """Takes items in order; they are on storage after the next `flush`."""
         for is_scalars, group in groupby(items, lambda item: isinstance(item, Block | Row | Rows)):
-            alike = list(group)
+            members = list(group)
             if is_scalars:
-                self._write_scalars(item for item in alike if isinstance(item, Block | Row | Rows))
-            for item in alike:
+                self._write_scalars(
+                    item for item in members if isinstance(item, Block | Row | Rows)
+                )
+            for item in members:
                 if isinstance(item, Hyperparams):
                     self._write_hyperparams(item)
                 elif isinstance(item, Summary):
                     self._events.append(item.record())
 
     def flush(self) -> None:
-        """Puts everything taken on storage; what fails is kept for the next time."""
+        """Puts everything taken on storage; data that fails is kept for the next flush."""
         self._uploads.send()
         self._events.flush()
         self._hyperparams.flush()
 
     def close(self) -> None:
-        """Ends the session and lets go of the file."""
+        """Writes the end of the session and closes the file."""
         if self._has_session:
             self._events.append(session_end(self._status(), time.time()))
         with self._uploads.last_chance():
@@ -93,7 +95,8 @@ class EventSink:
         size = 0
         for block in blocks_of(items):
             for chunk in scalar_records(block):
-                # The caller's thread gets its turn; one that is far ahead wants to be caught up.
+                # Encoding holds the GIL. sleep(0) lets the training thread run between chunks.
+                # After _POLITE_BYTES the caller is far ahead of this thread, so stop waiting.
                 if 0 < size < _POLITE_BYTES:
                     time.sleep(0)
                 self._events.append(chunk)

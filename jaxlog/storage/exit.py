@@ -1,4 +1,4 @@
-"""What was logged and not closed is still written when the interpreter or the process ends."""
+"""Writes what open loggers hold when the interpreter exits or the process gets SIGTERM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxlog.errors import LoggerError
 __all__ = ["close_at_exit", "close_at_sigterm"]
 
 _EXIT_TIMEOUT_SECS = 30.0
-_SIGTERM_TIMEOUT_SECS = 10.0  # who sends it often sends SIGKILL half a minute later
+_SIGTERM_TIMEOUT_SECS = 10.0  # schedulers often send SIGKILL 30 s after SIGTERM
 
 
 class _Closable(Protocol):
@@ -23,13 +23,15 @@ class _Closable(Protocol):
     def close(self, timeout: float | None = None) -> None: ...
 
 
+# Weak: a registration must not keep a logger alive. A writer with a thread is alive anyway, because
+# the thread holds it.
 _open: weakref.WeakSet[_Closable] = weakref.WeakSet()
 _at_sigterm: weakref.WeakSet[_Closable] = weakref.WeakSet()
-_before: Any = None  # the handler that SIGTERM had before ours
+_before: Any = None  # the previous handler of SIGTERM, which ours calls
 
 
 def close_at_exit(closable: _Closable) -> None:
-    """Closes `closable` at interpreter exit, if it still lives then.
+    """Closes `closable` at interpreter exit, if it still exists then.
 
     Example:
         >>> class Door:
@@ -42,12 +44,10 @@ def close_at_exit(closable: _Closable) -> None:
 
 
 def close_at_sigterm(closable: _Closable) -> None:
-    """Flushes `closable` on SIGTERM, before what SIGTERM does otherwise.
-
-    Python takes handlers from the main thread only; elsewhere this raises.
+    """Flushes `closable` on SIGTERM, then does what SIGTERM did before.
 
     Raises:
-        LoggerError: called by another thread.
+        LoggerError: called outside the main thread; Python sets signal handlers only there.
 
     Example:
         >>> class Door:
@@ -57,7 +57,7 @@ def close_at_sigterm(closable: _Closable) -> None:
         >>> close_at_sigterm(Door())
         >>> _ = signal.signal(signal.SIGTERM, before)
     """
-    global _before  # noqa: PLW0603  there is one handler a process
+    global _before  # noqa: PLW0603  a process has one handler
     try:
         current = signal.getsignal(signal.SIGTERM)
         if current is not _on_sigterm:
@@ -72,8 +72,9 @@ def close_at_sigterm(closable: _Closable) -> None:
 
 def _on_sigterm(number: int, frame: Any) -> None:
     for closable in list(_at_sigterm):
-        # flush and not close: it lets go of its lock while it waits, which the code that the
-        # signal interrupted may hold.
+        # flush, not close: the signal may have interrupted code in this thread that holds the
+        # writer's lock. The lock is reentrant, and flush releases it fully while it waits; close
+        # joins the writer's thread, which would wait for the lock for ever.
         _report(lambda each=closable: each.flush(_SIGTERM_TIMEOUT_SECS), "at SIGTERM")
     if callable(_before):
         _before(number, frame)
@@ -91,7 +92,7 @@ def _report(effect: Any, when: str) -> None:
     try:
         effect()
     except LoggerError as error:
-        # The message says it all; a traceback through the end would only bury it.
+        # Without a traceback: it would show only the exit machinery and hide the message.
         log = logging.getLogger("jaxlog")
         log.error("%s, %s; call close() before the end", when, error)  # noqa: TRY400
 
@@ -100,11 +101,13 @@ _registered = False
 
 
 def _register() -> None:
-    """Arranges for `_close_all`, as late as can be that async clients still work.
+    """Registers `_close_all`, to run at the latest moment at which async clients still work.
 
-    `atexit` is too late: by then `concurrent.futures` takes no work, and asyncio resolves names
-    with it. Its own hook is run by `threading`, the last registered first; so ours is registered
-    there, after the filesystem was made. A Python without that hook gets `atexit`.
+    `atexit` is too late: by then `concurrent.futures` accepts no work, and asyncio needs it to
+    resolve host names. `concurrent.futures` registers its own end with
+    `threading._register_atexit`, whose hooks run in reverse order. Ours is registered there too,
+    after the filesystem was made, so it runs before. A Python without that private hook gets
+    `atexit`.
     """
     global _registered  # noqa: PLW0603
     if not _registered:

@@ -1,4 +1,7 @@
-"""Any fsspec URL as a filesystem and a path on it, and the few operations that differ."""
+"""Filesystems by fsspec URL, and the few operations that differ between them.
+
+All reads and writes of jaxlog go through this module. It never opens a remote file for appending.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ __all__ = [
     "write_whole",
 ]
 
-# Protocol -> the package that speaks it and the extra of jaxlog that brings it.
+# Protocol -> the package that implements it, and the extra of jaxlog that installs it.
 _PACKAGES = {
     "abfs": ("adlfs", "abfs"),
     "abfss": ("adlfs", "abfs"),
@@ -47,18 +50,18 @@ def open_filesystem(
 
     Args:
         url: a local path or any fsspec URL.
-        storage_options: passed to the filesystem as it is.
+        storage_options: passed to the filesystem unchanged.
 
     Raises:
         MissingDependencyError: the package for this protocol is not installed.
-        LoggerError: no filesystem speaks this protocol.
+        LoggerError: no filesystem knows this protocol.
 
     Example:
         >>> filesystem, path = open_filesystem("memory://bucket/logs")
         >>> path
         '/bucket/logs'
     """
-    from fsspec.core import url_to_fs  # noqa: PLC0415 - a tenth of what importing jaxlog takes
+    from fsspec.core import url_to_fs  # noqa: PLC0415 - adds a tenth to the time of import jaxlog
 
     text = plain_url(url)
     try:
@@ -79,7 +82,7 @@ def open_filesystem(
 
 
 def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
-    """Whether files on it can be appended to and made exclusively, as on a disk.
+    """Whether it is a local disk, where files can be appended to and created exclusively.
 
     Example:
         >>> is_local(open_filesystem("memory://logs")[0])
@@ -91,7 +94,7 @@ def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
 
 
 def is_in_memory(filesystem: fsspec.AbstractFileSystem) -> bool:
-    """Whether files on it are seen by this process only.
+    """Whether its files exist in this process only.
 
     Example:
         >>> is_in_memory(open_filesystem("memory://logs")[0])
@@ -103,7 +106,7 @@ def is_in_memory(filesystem: fsspec.AbstractFileSystem) -> bool:
 
 
 def plain_url(url: str | os.PathLike[str]) -> str:
-    """`url` as a string; `~` and `$VARIABLES` of a local path are filled in.
+    """`url` as a string; `~` and `$VARIABLES` of a local path are expanded.
 
     Example:
         >>> plain_url(Path("logs"))
@@ -128,7 +131,7 @@ def join_url(url: str, *parts: str) -> str:
 
 
 def parent_of(path: str) -> str:
-    """The folder that `path` stands in.
+    """The folder of `path`.
 
     Example:
         >>> parent_of("/bucket/logs/metrics.csv")
@@ -141,7 +144,7 @@ def read_whole(filesystem: fsspec.AbstractFileSystem, path: str) -> bytes:
     """The content of the file at `path`.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file does not exist.
 
     Example:
         >>> filesystem, path = open_filesystem("memory://read_whole/file")
@@ -154,7 +157,10 @@ def read_whole(filesystem: fsspec.AbstractFileSystem, path: str) -> bytes:
 
 
 def write_whole(filesystem: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
-    """Makes `data` the content of the file at `path`; readers see the old content or the new.
+    """Replaces the content of the file at `path`; readers see either the old or the new content.
+
+    A local file is written under another name and then renamed. Remotely this is one `pipe_file`
+    request; `open` would publish a partial file if an exception interrupts the write.
 
     Example:
         >>> filesystem, path = open_filesystem("memory://write_whole/hparams.yaml")
@@ -180,13 +186,15 @@ def write_whole(filesystem: fsspec.AbstractFileSystem, path: str, data: bytes) -
         if not _PACKAGES.keys().isdisjoint(
             [protocols] if isinstance(protocols, str) else protocols
         ):
-            raise  # object stores miss no folder but the bucket: a typo must not make one
-        filesystem.makedirs(parent_of(path), exist_ok=True)  # sftp, hdfs and the like
+            # An object store has no folders, so its bucket is missing. Do not create one: a typo
+            # in the name is more likely.
+            raise
+        filesystem.makedirs(parent_of(path), exist_ok=True)  # sftp, hdfs and others have folders
         filesystem.pipe_file(path, data)
 
 
 def append_whole(file: io.FileIO, data: bytes | bytearray) -> None:
-    """Adds all of `data` at the end of an unbuffered local `file`, or, failing that, nothing.
+    """Appends all of `data` to an unbuffered local `file`, or nothing if that fails.
 
     Example:
         >>> import tempfile
@@ -198,11 +206,11 @@ def append_whole(file: io.FileIO, data: bytes | bytearray) -> None:
     size = file.seek(0, os.SEEK_END)
     done = 0
     try:
-        # One write as a rule; the kernel may take less, as when a disk is nearly full.
+        # Usually one write. The kernel may take less, for example if the disk is nearly full.
         while done < len(data):
             with memoryview(data) as view, view[done:] as rest:
                 done += file.write(rest) or 0
     except BaseException:
-        # A record cut short in the middle of a file would hide all that follows it.
+        # Readers stop at an incomplete record, so one in the middle would hide all later records.
         file.truncate(size)
         raise

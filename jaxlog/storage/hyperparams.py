@@ -18,7 +18,7 @@ _STATUS = {"success": "STATUS_SUCCESS", "failed": "STATUS_FAILURE"}
 
 @dataclass(frozen=True, slots=True)
 class Hyperparams:
-    """Hyperparameters as given to a logger once.
+    """The hyperparameters of one `log_hyperparams` call.
 
     Attributes:
         params: flat; bools, numbers and strings.
@@ -35,8 +35,8 @@ class Hyperparams:
     wall_time: float
 
 
-def flat_params(params: Any) -> dict[str, bool | int | float | str]:
-    """`params` as one level, keys joined by "/"; what is no bool, number or string is its `str`.
+def flat_params(params: object) -> dict[str, bool | int | float | str]:
+    """`params` flattened, keys joined by "/"; other values than bool, number and string as `str`.
 
     Example:
         >>> flat_params({"optimizer": {"lr": 0.1, "name": "adam"}, "layers": [64, 10]})
@@ -54,7 +54,7 @@ def flat_params(params: Any) -> dict[str, bool | int | float | str]:
 
 
 class HyperparamsFile:
-    """`hparams.yaml` of one run: all hyperparameters so far, written whole when they change.
+    """`hparams.yaml` of one run: all hyperparameters so far, rewritten when they change.
 
     Example:
         >>> uploads = Uploads("memory://hyperparams")
@@ -74,12 +74,12 @@ class HyperparamsFile:
         self._changed = False
 
     def take(self, params: Mapping[str, Any]) -> None:
-        """Adds `params`, in place of those of the same name."""
+        """Adds `params`, replacing those with the same name."""
         self._params.update(params)
         self._changed = True
 
     def flush(self) -> None:
-        """Writes the file when something changed."""
+        """Writes the file if something has changed."""
         if self._changed:
             lines = (f"{_yaml(key)}: {_yaml(value)}\n" for key, value in self._params.items())
             self._uploads.put(self._path, "".join(lines).encode())
@@ -87,7 +87,7 @@ class HyperparamsFile:
 
 
 def session_start(hyperparams: Hyperparams) -> bytes:
-    """The records that tell TensorBoard's HParams page of a run and its hyperparameters.
+    """The records that show a run and its hyperparameters on TensorBoard's HParams page.
 
     Example:
         >>> b"_hparams_/session_start_info" in session_start(Hyperparams({"lr": 0.1}, (), 0.0))
@@ -99,16 +99,16 @@ def session_start(hyperparams: Hyperparams) -> bytes:
 
 
 def session_end(status: str, wall_time: float) -> bytes:
-    """The record that tells TensorBoard's HParams page how the run ended.
+    """The record that shows on TensorBoard's HParams page how the run ended.
 
     Example:
         >>> b"_hparams_/session_end_info" in session_end("failed", 0.0)
         True
     """
-    # Slow to import and needed by few, so not before it is.
+    # Imported here because it takes 0.14 to 0.49 s and most runs do not need it.
     from tensorboardX.proto import api_pb2, plugin_hparams_pb2, summary_pb2  # noqa: PLC0415
 
-    api: Any = api_pb2  # protobuf makes these classes at import, where no checker sees them
+    api: Any = api_pb2  # Any: protobuf makes the classes at import, type checkers see none
     plugin: Any = plugin_hparams_pb2
     messages: Any = summary_pb2
     end = plugin.SessionEndInfo(
@@ -138,7 +138,7 @@ def _yaml(value: Any) -> str:
             return ".nan" if math.isnan(value) else f"{'-' * (value < 0)}.inf"
         case float():
             text = repr(float(value))
-            # YAML 1.1 takes an exponent for a number only with a dot before it.
+            # YAML 1.1 reads an exponent as part of a number only after a decimal point.
             return text if "." in text or "e" not in text else text.replace("e", ".0e")
         case int():
             return repr(int(value))

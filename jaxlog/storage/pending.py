@@ -9,16 +9,17 @@ from jaxlog.storage.block import Row, Rows
 
 __all__ = ["Pending"]
 
-_MOST_ROWS = 64  # in one item: what is dropped for want of room is dropped by the item
+_MOST_ROWS = 64  # rows merged into one item; a full queue drops whole items
 
 
 class Pending:
-    """A queue of items, and the rows and scalars of what the sink holds besides.
+    """A queue of items, and counts of the rows and scalars in it and in the sink.
 
-    Not for several threads at once: its owner holds a lock.
+    An item is first in the queue (`add`), then held by the sink (`take`), then on storage
+    (`saved`). `rows` and `scalars` count the first two. Not thread-safe: the owner holds a lock.
 
     Args:
-        most_scalars: with more than these it is full.
+        most_scalars: the queue is full above this number.
 
     Example:
         >>> pending = Pending(10)
@@ -33,19 +34,21 @@ class Pending:
     def __init__(self, most_scalars: int) -> None:
         self._most = most_scalars
         self._queue: deque[list[Any]] = deque()  # of [item, rows, scalars]
-        self._open: Rows | None = None  # the last item, while it takes more rows
+        self._open: Rows | None = None  # the last item, if further rows may be added to it
         self._queued_rows = self._queued_scalars = 0
         self.rows = 0
         self.scalars = 0
         self.dropped = 0  # scalars
 
     def add(self, item: Any, rows: int, scalars: int) -> None:
-        """Appends to the queue; a `Row` to the `Rows` of its names, if they were the last."""
+        """Appends to the queue; a `Row` joins the last item if that has the same tags."""
         if type(item) is not Row:
             self._queue.append([item, rows, scalars])
             self._open = None
         elif (
             (last := self._open) is not None
+            # Identity, not equality: loggers pass the same tuple for the same names, and comparing
+            # a hundred strings would cost more than the rest of this method.
             and last.tags is item.tags
             and len(last.steps) < _MOST_ROWS
         ):
@@ -62,11 +65,11 @@ class Pending:
         self.scalars += scalars
 
     def is_full_for(self, scalars: int) -> bool:
-        """Whether so many more would be too many; an empty queue takes anything."""
+        """Whether there is no room for so many scalars; an empty queue has room for any number."""
         return bool(self.scalars) and self.scalars + scalars > self._most
 
     def drop_for(self, scalars: int) -> None:
-        """Forgets from the front of the queue until so many more have room."""
+        """Drops items from the front of the queue until there is room for so many scalars."""
         self._open = None
         while self._queue and self.is_full_for(scalars):
             _, rows, dropped = self._queue.popleft()
@@ -77,7 +80,7 @@ class Pending:
             self.dropped += dropped
 
     def take(self) -> list[Any]:
-        """All items of the queue, which the sink then holds."""
+        """Empties the queue; from now on its items count as held by the sink."""
         items = [item for item, _, _ in self._queue]
         self._queue.clear()
         self._open = None
@@ -85,11 +88,16 @@ class Pending:
         return items
 
     @property
+    def queued_rows(self) -> int:
+        """Rows in the queue, without those that the sink holds."""
+        return self._queued_rows
+
+    @property
     def held(self) -> tuple[int, int]:
         """Rows and scalars that the sink holds."""
         return self.rows - self._queued_rows, self.scalars - self._queued_scalars
 
     def saved(self, rows: int, scalars: int) -> None:
-        """So many of those are on storage, or lost."""
+        """Subtracts so many, which the sink has put on storage, or has lost."""
         self.rows -= rows
         self.scalars -= scalars

@@ -1,9 +1,8 @@
-"""TensorBoard event records as bytes: the framing, and the protobuf messages that scalars need.
+"""TensorBoard event records as bytes: the protobuf messages that scalars need.
 
-A record is `length u64, masked crc32c of the length, data, masked crc32c of the data`, all little
-endian (TensorFlow's record_writer). The data is an `Event` message. Its fields are written by hand:
-building protobuf objects costs far more than all the rest, and the shape of the bytes is the same
-for every step with the same tags, so a template is filled in for many steps at once.
+The data of a record is an `Event` message. Its fields are written by hand: building protobuf
+objects takes 0.8 to 2.8 us a scalar, more than all the rest. The layout of the bytes is the same
+for every step with the same tags, so one template is filled in for many steps at once.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ import numpy as np
 
 from jaxlog.errors import LoggerError
 from jaxlog.storage.block import Block
+from jaxlog.storage.framing import FOOTER_BYTES, HEADER_BYTES, frame, mask_crc32c
 
 __all__ = [
     "file_version_record",
-    "frame",
     "scalar_records",
     "session_start_record",
     "summary_record",
@@ -39,25 +38,15 @@ _WALL_TIME, _STEP, _FILE_VERSION, _SUMMARY, _SESSION_LOG = (
 _VALUE, _TAG, _SIMPLE_VALUE = b"\x0a", b"\x0a", b"\x15"
 _SESSION_START = b"\x08\x01"
 
-_HEADER, _FOOTER = 12, 4
-_MASK_DELTA = 0xA282EAD8
-_CHUNK_BYTES = 1 << 16  # what is built in one go; between two chunks other threads get their turn
+# Size of the chunks that a block is encoded in. Encoding holds the GIL, and between two chunks
+# EventSink lets other threads run.
+_CHUNK_BYTES = 1 << 16
+_TEMPLATES = 256  # cached; one is a set of tags and a length of steps
 _VARINT_LIMITS = np.array([1 << 7 * n for n in range(1, 9)], np.int64)
 
 
-def frame(data: bytes) -> bytes:
-    """`data` as one record.
-
-    Example:
-        >>> len(frame(b"abc"))
-        19
-    """
-    length = struct.pack("<Q", len(data))
-    return length + _masked(length) + data + _masked(data)
-
-
 def file_version_record(wall_time: float) -> bytes:
-    """The record that every event file begins with.
+    """The record at the beginning of every event file.
 
     Example:
         >>> b"brain.Event:2" in file_version_record(0.0)
@@ -67,7 +56,7 @@ def file_version_record(wall_time: float) -> bytes:
 
 
 def session_start_record(step: int, wall_time: float) -> bytes:
-    """The record that tells readers to forget what earlier sessions logged from `step` on.
+    """The START record: readers drop what earlier sessions logged at `step` and after it.
 
     Raises:
         LoggerError: `step` is negative.
@@ -81,7 +70,7 @@ def session_start_record(step: int, wall_time: float) -> bytes:
 
 
 def summary_record(summary: bytes, step: int, wall_time: float) -> bytes:
-    """A record around a serialised `Summary`, for everything that is not a plain scalar.
+    """A record with a serialised `Summary`, for everything that is not a plain scalar.
 
     Raises:
         LoggerError: `step` is negative.
@@ -94,10 +83,10 @@ def summary_record(summary: bytes, step: int, wall_time: float) -> bytes:
 
 
 def scalar_records(block: Block) -> Iterator[bytes]:
-    """The records of a block in order, one `Event` a step with all its tags, in chunks of bytes.
+    """The records of a block in order, in chunks of bytes: one `Event` a step with all its tags.
 
-    Values are stored as float32, the one type all readers take; beyond its range they are
-    infinities. A row without any value is left out.
+    Values are stored as float32, because TensorBoard's Rust loader drops double tensors; beyond the
+    range of float32 they become infinities. A row without any value is left out.
 
     Example:
         >>> sum(map(len, scalar_records(Block.row({"loss": 0.5}, step=1, wall_time=0.0))))
@@ -105,7 +94,8 @@ def scalar_records(block: Block) -> Iterator[bytes]:
     """
     with np.errstate(over="ignore"):
         values = block.values.astype("<f4")
-    # Rows whose steps take equally many bytes, and hold the same tags, share one template.
+    # A template has a fixed layout, so it fits consecutive rows with the same tags present and with
+    # steps whose varints have the same length.
     widths = np.searchsorted(_VARINT_LIMITS, block.steps, side="right") + 1
     changes = widths[1:] != widths[:-1]
     if block.present is not None:
@@ -125,11 +115,11 @@ def scalar_records(block: Block) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class _Template:
-    """The bytes of one record, zeros where the step, the time, the values and the crc go."""
+    """The bytes of one record, with zeros in place of the step, time, values and checksum."""
 
     record: np.ndarray  # uint8 [length]
     step_bytes: int
-    value_bytes: np.ndarray  # intp [4 * tags], where the float32 of each tag stands
+    value_bytes: np.ndarray  # intp [4 * tags], offsets of the float32 bytes of each tag
 
     def fill(self, steps: np.ndarray, times: np.ndarray, values: np.ndarray) -> Iterator[bytes]:
         rows = max(1, _CHUNK_BYTES // len(self.record))
@@ -141,40 +131,41 @@ class _Template:
         count, length = len(steps), len(self.record)
         out = np.empty((count, length), np.uint8)
         out[:] = self.record
-        at = _HEADER + 1
+        at = HEADER_BYTES + 1
         out[:, at : at + 8] = times.view(np.uint8).reshape(count, 8)
         at += 9
         out[:, at : at + self.step_bytes] = _varints(steps, self.step_bytes)
         out[:, self.value_bytes] = values.view(np.uint8).reshape(count, -1)
-        body = out[:, _HEADER:-_FOOTER].tobytes()
-        size = length - _HEADER - _FOOTER
+        body = out[:, HEADER_BYTES:-FOOTER_BYTES].tobytes()
+        size = length - HEADER_BYTES - FOOTER_BYTES
         crc = google_crc32c.value
         crcs = np.fromiter(
             (crc(body[i : i + size]) for i in range(0, len(body), size)), np.uint32, count
         )
-        masked = ((crcs >> 15) | (crcs << 17)) + np.uint32(_MASK_DELTA)
-        out[:, -_FOOTER:] = masked.astype("<u4").view(np.uint8).reshape(count, _FOOTER)
+        masked = mask_crc32c(crcs).astype("<u4")
+        out[:, -FOOTER_BYTES:] = masked.view(np.uint8).reshape(count, FOOTER_BYTES)
         return out.tobytes()
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=_TEMPLATES)
 def _template(tags: tuple[str, ...], step_bytes: int) -> _Template:
     values, offsets = bytearray(), []
     for tag in tags:
-        # A lone surrogate has no UTF-8: its escape is kept, for a name must not cost the values.
+        # A lone surrogate cannot be encoded as UTF-8. Write its escape, so that a bad name does not
+        # lose the values.
         name = tag.encode("utf-8", errors="backslashreplace")
         value = _TAG + _sized(name) + _SIMPLE_VALUE + bytes(4)
         values += _VALUE + _sized(value)
         offsets.append(len(values) - 4)
     start = _wall_time(0.0) + _STEP + bytes(step_bytes) + _SUMMARY
     data = start + _sized(bytes(values))
-    first = _HEADER + len(data) - len(values)
+    first = HEADER_BYTES + len(data) - len(values)
     at = np.add.outer(np.array(offsets, np.intp) + first, np.arange(4)).ravel()
     return _Template(np.frombuffer(frame(data), np.uint8), step_bytes, at)
 
 
 def _varints(steps: np.ndarray, width: int) -> np.ndarray:
-    """uint8 [n, width]: seven bits a byte, lowest first, the high bit set on all but the last."""
+    """uint8 [n, width]: protobuf varints, 7 bits a byte, lowest first, high bit = more follow."""
     digits = (steps[:, None] >> (7 * np.arange(width))) & 0x7F
     digits[:, :-1] |= 0x80
     return digits.astype(np.uint8)
@@ -197,8 +188,3 @@ def _sized(data: bytes) -> bytes:
 
 def _wall_time(seconds: float) -> bytes:
     return _WALL_TIME + struct.pack("<d", seconds)
-
-
-def _masked(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF)

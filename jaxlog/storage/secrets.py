@@ -1,4 +1,4 @@
-"""Credentials stay out of everything that is printed: URLs, messages of clients, tracebacks."""
+"""Removes credentials from everything that is printed: URLs, messages of clients, tracebacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SECRET_OPTION = re.compile(
     r"key|secret|token|passw|pwd|credential|sas|signature|auth|connection_string|header|cookie",
     re.IGNORECASE,
 )
-_SHORTEST = 4  # shorter texts stand in ordinary words too
+_SHORTEST = 4  # do not hide shorter secrets: they occur within ordinary words
 _USER = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _QUERY = re.compile(
     r"(?<=[?&])([^=&\s]*(?:sig|token|key|secret|credential)[^=&\s]*)=[^&\s]+", re.IGNORECASE
@@ -26,13 +26,13 @@ def safe_url(url: str) -> str:
         >>> safe_url("ftp://me:word@host/logs?sig=abc")
         'ftp://***@host/logs?sig=***'
     """
-    # abfs://container@account is an address, and holds no password.
+    # In abfs://container@account the part before @ is not a user.
     users = url if re.match(r"(abfss?|wasbs?|az)://[^:@/]+@", url) else _USER.sub("***", url)
     return _QUERY.sub(r"\1=***", users)
 
 
 class Secrets:
-    """What `storage_options` and URL of one place hold that nobody may read.
+    """The credentials in the URL and the `storage_options` of one destination.
 
     Example:
         >>> secrets = Secrets("s3://bucket", {"key": "AKIA123", "client_kwargs": {}})
@@ -44,7 +44,7 @@ class Secrets:
         found = set(_leaves(dict(storage_options or {}), secret=False))
         for user in _USER.findall(url) if safe_url(url) != url else ():
             found.update([user, user.partition(":")[2]])
-        # The longest first: one may hold another.
+        # Longest first, because one secret may contain another.
         self._texts = sorted(
             (text for text in found if len(text) >= _SHORTEST), key=len, reverse=True
         )
@@ -53,13 +53,13 @@ class Secrets:
         return f"Secrets({len(self._texts)} hidden)"
 
     def hide(self, text: str) -> str:
-        """`text` with stars for every secret."""
+        """`text` with every secret replaced by `***`."""
         for secret in self._texts:
             text = text.replace(secret, "***")
         return safe_url(text)
 
     def shown_by(self, error: BaseException | None) -> bool:
-        """Whether the traceback of `error` would show one."""
+        """Whether the traceback of `error`, with its causes, would show a secret."""
         seen: set[int] = set()
         while error is not None and id(error) not in seen:
             seen.add(id(error))
@@ -71,7 +71,7 @@ class Secrets:
 
 
 def _leaves(value: Any, *, secret: bool) -> Iterator[str]:
-    """Every text below an option whose name is that of a secret."""
+    """The strings at or below options whose name says that they are secret."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from _leaves(item, secret=secret or bool(_SECRET_OPTION.search(str(name))))
@@ -82,7 +82,7 @@ def _leaves(value: Any, *, secret: bool) -> Iterator[str]:
         yield value.decode("utf-8", errors="replace")
     elif secret and isinstance(value, str):
         yield value
-        # The parts of a connection string are secrets by themselves.
+        # Clients print parts of a connection string, so each secret part is one more secret.
         for part in value.split(";"):
             name, found, text = part.partition("=")
             if found and re.search("key|sig|secret|token", name, re.IGNORECASE):

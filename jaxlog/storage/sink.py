@@ -9,7 +9,7 @@ __all__ = ["Sink"]
 
 
 class Sink(Protocol):
-    """Where a `BackgroundWriter` writes; only its thread calls these methods.
+    """The destination of a `BackgroundWriter`, whose thread alone calls the methods.
 
     Example:
         >>> class Printed:
@@ -29,34 +29,34 @@ class Sink(Protocol):
 
     @property
     def path(self) -> str:
-        """What to name in an error."""
+        """The name of the destination in error messages."""
         ...
 
     @property
     def min_interval_secs(self) -> float:
-        """Least time between two writes that nobody waits for.
+        """Least time between two writes that no caller waits for.
 
-        Object stores charge by the request, and some take one a second for a name.
+        Object stores charge by the request, and Cloud Storage accepts one write a second per name.
         """
         ...
 
     @property
     def retry_secs(self) -> float | None:
-        """Seconds until it wants to be flushed again, for what its store did not take yet."""
+        """Seconds until the next flush, for data the store did not take; None if there is none."""
         ...
 
     def write(self, items: Sequence[Any]) -> None:
-        """Takes items in order; they may still be lost until `flush`."""
+        """Takes items in order; they are safe only after the next `flush`."""
         ...
 
     def flush(self) -> None:
-        """Puts all it took on storage, or raises and keeps it for the next time.
+        """Puts everything it took on storage, or raises and keeps it for the next flush.
 
         Raises:
-            StoreAwayError: nothing is wrong but that it has to be called again in `retry_secs`.
+            StoreAwayError: the store is unreachable; call this again in `retry_secs`.
         """
         ...
 
     def close(self) -> None:
-        """Flushes and ends the file; nothing can be kept for later any more."""
+        """Flushes and ends the file; data that cannot be written now is lost."""
         ...

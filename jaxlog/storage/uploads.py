@@ -1,4 +1,8 @@
-"""`Uploads`: whole files put on a store, kept through its absences."""
+"""`Uploads`: puts complete files on a store, and keeps them while the store is unreachable.
+
+A file goes through three places: memory (`_waiting`), then after `spool_secs` the spool (a folder
+on the local disk), and finally the store. Each attempt offers all waiting files to the store again.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlog.storage.filesystem import is_local, open_filesystem, read_whole, write_whole
-from jaxlog.storage.outage import Backoff, StoreAwayError, is_transient
+from jaxlog.storage.retry import Backoff, StoreAwayError, is_transient
 from jaxlog.storage.secrets import Secrets, safe_url
 
 __all__ = ["SpooledError", "Uploads", "upload_spool"]
@@ -23,33 +27,34 @@ _log = logging.getLogger("jaxlog")
 
 
 class SpooledError(OSError):
-    """The store was still away at the end; what it did not take lies on the local disk."""
+    """The store was unreachable until the end; the data is on the local disk."""
 
 
 class Uploads:
-    """The files of one logger, each put whole; a newer content of a file replaces an older one.
+    """The files of one logger, each written completely; new content of a file replaces the old.
 
-    While the store is away, what it was to take stays in memory and `put` raises `StoreAwayError`.
-    Requests follow each other in waits that double. After `spool_secs` everything goes to a folder
-    on the local disk instead, which is said once, and `put` succeeds; the folder is emptied when
-    the store returns. A store that refuses, such as for want of a permission, raises at once.
+    While the store is unreachable, `put` raises `StoreAwayError` and the content stays in memory.
+    The time between two attempts doubles. After `spool_secs` the content goes to a folder on the
+    local disk instead, a warning says so once, and `put` succeeds. When the store is reachable
+    again, the folder is uploaded and emptied. A store that refuses, for example because a
+    permission is missing, raises immediately.
 
-    On a local disk all of this is a plain write.
+    On a local disk `put` is a plain write.
 
     Attributes:
         filesystem: the store.
-        root: the path of `url` on it.
-        url: what is written to, without credentials.
-        secrets: what no message may show.
+        root: the path of `url` on the store.
+        url: the destination, without credentials.
+        secrets: credentials to remove from messages.
 
     Args:
-        url: what is written to.
+        url: the destination.
         storage_options: passed to the filesystem.
-        spool_secs: how long the store may be away before the local disk is used.
-        spool_dir: folder for that; None for `$JAXLOG_SPOOL_DIR`, or else one in the system's
-            folder for temporary files.
+        spool_secs: seconds that the store may be unreachable before the local disk is used.
+        spool_dir: folder for the spool; None for `$JAXLOG_SPOOL_DIR` or, if that is not set, a
+            folder in the system's directory for temporary files.
         clock: monotonic seconds.
-        backoff: the waits.
+        backoff: gives the time between two attempts.
 
     Example:
         >>> uploads = Uploads("memory://uploads")
@@ -75,32 +80,33 @@ class Uploads:
         self._spool = _Spool(self.filesystem, spool_dir)
         self._clock = clock
         self._backoff = backoff or Backoff()
-        self._waiting: dict[str, bytes | None] = {}  # None: the content is in the spool
-        self._away_since: float | None = None
+        self._waiting: dict[str, bytes | None] = {}  # by path; None: the content is in the spool
+        self._away_since: float | None = None  # None while the store is reachable
         self._retry_at = float("-inf")
         self._reason = ""
-        self._final = self._gave_up = False
+        self._final = False  # within last_chance: no later attempt follows
+        self._gave_up = False  # the final attempt has failed; do not try each further file
 
     @property
     def is_local(self) -> bool:
-        """Whether the place is a local disk."""
+        """Whether the destination is a local disk."""
         return is_local(self.filesystem)
 
     @property
     def retry_secs(self) -> float | None:
-        """Seconds until the store is to be asked again; None when nothing waits for it."""
+        """Seconds until the next attempt at the store; None if it is reachable."""
         if self._away_since is None:
             return None
         return max(0.0, self._retry_at - self._clock())
 
     @property
     def spool_dir(self) -> str | None:
-        """Where files lie that the store did not take; None when there are none."""
+        """The folder with files that the store did not take; None if there are none."""
         return str(self._spool.folder) if self._spool.paths else None
 
     @property
     def spooling(self) -> bool:
-        """Whether the store has been away so long that the local disk is used."""
+        """Whether the store has been unreachable for so long that the local disk is used."""
         if self._away_since is None:
             return False
         return self._final or self._clock() - self._away_since >= self._spool_secs
@@ -109,14 +115,14 @@ class Uploads:
         """The content of the file at `path`.
 
         Raises:
-            FileNotFoundError: there is none.
-            StoreAwayError: the store does not answer.
-            OSError: it refused.
+            FileNotFoundError: the file does not exist.
+            StoreAwayError: the store is unreachable.
+            OSError: the store refused.
         """
         if self._is_due():
             try:
                 content = read_whole(self.filesystem, path)
-            except Exception as error:  # noqa: BLE001  each client has its own
+            except Exception as error:  # noqa: BLE001  each client raises errors of its own
                 self._note(error)
             else:
                 self._is_back()
@@ -124,11 +130,11 @@ class Uploads:
         raise self._away()
 
     def put(self, path: str, data: bytes) -> None:
-        """Puts `data` at `path`; on the store, or safe in the spool, when this returns.
+        """Writes `data` to `path`; when this returns, it is on the store or in the spool.
 
         Raises:
-            StoreAwayError: the store does not answer; `send`, or the next `put`, tries again.
-            OSError: it refused, or the spool has no room.
+            StoreAwayError: the store is unreachable; `send` or the next `put` tries again.
+            OSError: the store refused, or the spool has no room.
         """
         if self.is_local:
             write_whole(self.filesystem, path, data)
@@ -137,10 +143,10 @@ class Uploads:
         self.send()
 
     def send(self) -> None:
-        """Puts what waits.
+        """Writes the files that wait.
 
         Raises:
-            StoreAwayError: the store does not answer.
+            StoreAwayError: the store is unreachable.
             OSError: it refused, or the spool has no room.
         """
         if not self._waiting:
@@ -152,10 +158,10 @@ class Uploads:
 
     @contextlib.contextmanager
     def last_chance(self) -> Iterator[None]:
-        """What is put within, and what waits, goes to the store now or else to the spool.
+        """A context for the last writes: files go to the store now, or to the spool.
 
         Raises:
-            SpooledError: it went to the spool.
+            SpooledError: files went to the spool.
             OSError: the store refused, or the spool has no room.
         """
         self._final = True
@@ -168,12 +174,12 @@ class Uploads:
             )
 
     def _ask(self) -> None:
-        """Offers everything to the store; what it does not take stays in `_waiting`."""
+        """Writes all waiting files to the store; those that fail stay in `_waiting`."""
         for path, data in list(self._waiting.items()):
             try:
                 content = self._spool.read(path) if data is None else data
                 write_whole(self.filesystem, path, content)
-            except Exception as error:  # noqa: BLE001  each client has its own
+            except Exception as error:  # noqa: BLE001  each client raises errors of its own
                 self._note(error)
                 return
             del self._waiting[path]
@@ -189,10 +195,11 @@ class Uploads:
         return self._clock() >= self._retry_at
 
     def _note(self, error: Exception) -> None:
-        """Sets the time of the next attempt, or raises what waiting does not cure."""
+        """Sets the time of the next attempt; raises an error that another attempt cannot cure."""
         if self.is_local or not is_transient(error):
             raise error
-        now = self._clock()  # not when it began: clients take their time
+        # The time after the attempt: a client may have retried for minutes before it raised.
+        now = self._clock()
         self._away_since = now if self._away_since is None else self._away_since
         self._retry_at = now + self._backoff.next()
         self._gave_up = self._final
@@ -206,7 +213,7 @@ class Uploads:
         return StoreAwayError(f"{self.url} does not answer: {self._reason}")
 
     def _keep(self) -> None:
-        """Spools what waits once the store has been away long enough."""
+        """Moves waiting files to the spool, if the store has been unreachable for long enough."""
         if not self.spooling:
             raise self._away()
         first = not self._spool.used
@@ -222,7 +229,11 @@ class Uploads:
 
 
 class _Spool:
-    """A folder on the local disk in which every file has the path it has on the store."""
+    """A folder on the local disk; a file in it has the same path as on the store.
+
+    The folder's name begins with the store's protocol, so that `upload_spool` finds the store from
+    the folder alone.
+    """
 
     def __init__(self, filesystem: Any, root: str | os.PathLike[str] | None) -> None:
         protocol = filesystem.protocol
@@ -244,7 +255,7 @@ class _Spool:
         if path in self.paths:
             self.paths.remove(path)
             self._place(path).unlink(missing_ok=True)
-            # Emptied folders go too, up to the root, which others may use.
+            # Remove empty folders too, but not the root: other loggers may have a spool in it.
             with contextlib.suppress(OSError):
                 for parent in self._place(path).parents:
                     parent.rmdir()
@@ -255,13 +266,16 @@ class _Spool:
         return self.folder / path.lstrip("/")
 
 
-def upload_spool(folder: str | os.PathLike[str], storage_options: Any = None) -> int:
-    """Puts the files of a spool on the store they were meant for; how many there were.
+def upload_spool(
+    folder: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> int:
+    """Uploads the files of a spool to their store; returns the number of files.
 
-    Each is removed from the folder when the store has it, so this can be called again.
+    Each file is removed from the folder once the store has it, so after an error this can be called
+    again.
 
     Args:
-        folder: as the warning or the error named it.
+        folder: the folder that the warning or the error named.
         storage_options: passed to the filesystem, such as credentials.
 
     Example:
@@ -290,7 +304,7 @@ def upload_spool(folder: str | os.PathLike[str], storage_options: Any = None) ->
 
 
 def _disk() -> Any:
-    import fsspec  # noqa: PLC0415 - not with jaxlog, but with the first file
+    import fsspec  # noqa: PLC0415 - import jaxlog must not load it, only the first file
 
     return fsspec.filesystem("file")
 

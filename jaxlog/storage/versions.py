@@ -1,4 +1,4 @@
-"""`RunDirectory`: where a run's files go, named as Lightning names it."""
+"""`RunDirectory`: the directory of a run, named as in Lightning."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _TAKING = threading.Lock()
 
 
 class RunDirectory:
-    """`save_dir/name/version/sub_dir`; the version is chosen once, when it is first asked for.
+    """`save_dir/name/version/sub_dir`; the version is chosen once, at the first access.
 
     Args:
         save_dir: local path or URL.
         name: folder of the experiment; "" or None for `save_dir` itself.
-        version: an int for `version_{n}`, a string as it is, None for one more than the highest
-            there is.
+        version: an int for `version_{n}`, a string unchanged, None for one more than the highest
+            existing number.
         sub_dir: a folder below the version.
         storage_options: passed to the filesystem.
 
     Raises:
-        LoggerError: a version that is neither, or a negative one.
+        LoggerError: the version has another type, or is negative.
 
     Example:
         >>> RunDirectory("memory://runs", "mnist", 3).log_dir
@@ -63,12 +63,12 @@ class RunDirectory:
 
     @property
     def root_dir(self) -> str:
-        """Where the versions stand: `save_dir/name`."""
+        """The directory of all versions: `save_dir/name`."""
         return join_url(self.save_dir, self.name)
 
     @property
     def version(self) -> int | str:
-        """The version: as given, or else the next free number, which is then taken."""
+        """The version as given, or else the next free number, reserved by the first access."""
         with _TAKING:
             if self._version is None:
                 self._version = _take_next(self.root_dir, self.storage_options)
@@ -76,25 +76,26 @@ class RunDirectory:
 
     @property
     def log_dir(self) -> str:
-        """The directory that the files of this run go to."""
+        """The directory of this run's files."""
         version = self.version
         folder = f"version_{version}" if isinstance(version, int) else version
         return join_url(self.root_dir, folder, self.sub_dir)
 
 
 def _take_next(root: str, storage_options: Mapping[str, Any]) -> int:
-    """One more than the highest `version_{n}` in `root`; its folder is made where folders are real.
+    """One more than the highest `version_{n}` in `root`; creates the folder where folders exist.
 
-    Two loggers that start at once see the same listing. Only the making of the folder, which
-    succeeds once, decides who gets it. Object stores have no folders: there the random part of the
-    event files' names keeps two runs from writing over each other.
+    Two loggers that start at the same time see the same listing. Creating a folder succeeds for one
+    of them only, so that decides who gets the number. Object stores have no folders. There two runs
+    may get the same version, but do not overwrite each other, because the names of event files have
+    a random part.
     """
     filesystem, path = open_filesystem(root, storage_options)
     filesystem.invalidate_cache()
     try:
         number = 1 + max(_versions_in(filesystem, path), default=-1)
-    except Exception as error:  # noqa: BLE001  each client has its own
-        raise _unlisted(root, storage_options, error)  # noqa: B904  it knows what may be shown
+    except Exception as error:  # noqa: BLE001  each client raises errors of its own
+        raise _unlisted(root, storage_options, error)  # noqa: B904  sets __cause__ unless secret
     if not is_local(filesystem) and not is_in_memory(filesystem):
         return number
     while True:

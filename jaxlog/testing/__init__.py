@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxlog.testing.logger_contract import LoggerContract
+from jaxlog.testing.logger_contract import HeldSink, LoggerContract
 from jaxlog.testing.metric_laws import MetricLaws
 
-__all__ = ["LoggerContract", "MetricLaws"]
+__all__ = ["HeldSink", "LoggerContract", "MetricLaws"]

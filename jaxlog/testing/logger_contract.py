@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,72 @@ import numpy as np
 import pytest
 
 from jaxlog.errors import LoggerError, WriteError
-from jaxlog.loggers.logger import Logger
-from jaxlog.storage.block import Block
+from jaxlog.loggers import FileLogger, Logger
+from jaxlog.storage import Block, Sink
 
-__all__ = ["LoggerContract"]
+__all__ = ["HeldSink", "LoggerContract"]
 
 _TIMEOUT_SECS = 60
+
+
+class HeldSink:
+    """A sink whose first write waits until a test lets it go on.
+
+    Args:
+        sink: what is written to.
+
+    Attributes:
+        entered: set when the first write has begun.
+        gate: set it to let that write go on.
+
+    Example:
+        >>> from jaxlog.storage import EventSink, Uploads
+        >>> sink = HeldSink(EventSink(Uploads("memory://held_sink")))
+        >>> sink.gate.set()
+        >>> sink.write([])
+        >>> sink.entered.is_set()
+        True
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.entered = threading.Event()
+        self.gate = threading.Event()
+        self._flushes = threading.Semaphore(0)
+
+    @property
+    def path(self) -> str:
+        """As the sink names it."""
+        return self._sink.path
+
+    @property
+    def min_interval_secs(self) -> float:
+        """None: a test of what is written next need not wait for a store."""
+        return 0.0
+
+    @property
+    def retry_secs(self) -> float | None:
+        """As the sink wants it."""
+        return self._sink.retry_secs
+
+    def write(self, items: Sequence[Any]) -> None:
+        """Waits for `gate`, and writes."""
+        self.entered.set()
+        assert self.gate.wait(_TIMEOUT_SECS), "nobody let the write go"
+        self._sink.write(items)
+
+    def flush(self) -> None:
+        """Flushes, and counts it."""
+        self._sink.flush()
+        self._flushes.release()
+
+    def close(self) -> None:
+        """Closes."""
+        self._sink.close()
+
+    def wait_for_flush(self) -> None:
+        """Waits for one more flush to have ended."""
+        assert self._flushes.acquire(timeout=_TIMEOUT_SECS), "what waits is not written"
 
 
 class LoggerContract:
@@ -28,10 +89,11 @@ class LoggerContract:
         writes_files: whether values leave the process. A logger for which that is False need not
             refuse a forked child, nor can its storage fail.
         refuses_after_close: whether a log after `close` is an error.
+        max_queue: rows that a logger with a thread lets wait before it writes them unasked.
         number: the type that values are kept as.
 
     Example:
-        >>> from jaxlog.loggers.memory import MemoryLogger
+        >>> from jaxlog.loggers import MemoryLogger
         >>> class TestMemory(LoggerContract):
         ...     writes_files = refuses_after_close = False
         ...     number = float
@@ -46,6 +108,7 @@ class LoggerContract:
 
     writes_files = True
     refuses_after_close = True
+    max_queue = 10
     number: type = np.float32
 
     def make_logger(self, place: str) -> Logger:
@@ -55,6 +118,28 @@ class LoggerContract:
     def rows_of(self, logger: Any, place: str) -> list[tuple[str, int, float]]:
         """`(tag, step, value)` of all that is on storage, in any order."""
         raise NotImplementedError("define rows_of(self, logger, place): what is on storage there")
+
+    def hold_writes(self, logger: Any, monkeypatch: pytest.MonkeyPatch) -> HeldSink | None:
+        """Makes the first write of `logger` to storage wait, before it has logged anything.
+
+        A logger that writes from a `BackgroundWriter` and is no `FileLogger` puts a `HeldSink`
+        around the writer's sink here.
+
+        Returns:
+            What holds it; None for a logger whose log calls write themselves.
+        """
+        if not isinstance(logger, FileLogger):
+            return None
+        held: list[HeldSink] = []
+        make_sink = logger._make_sink  # pyright: ignore[reportPrivateUsage]
+
+        def make_held(uploads: Any) -> HeldSink:
+            held.append(HeldSink(make_sink(uploads)))
+            return held[0]
+
+        monkeypatch.setattr(logger, "_make_sink", make_held)
+        logger._writer()  # pyright: ignore[reportPrivateUsage]  # makes the sink now
+        return held[0]
 
     @pytest.fixture
     def place(self, tmp_path: Path) -> str:
@@ -130,6 +215,14 @@ class LoggerContract:
             logger.write_block(Block(("a",), steps[:0], np.zeros(0), np.ones((0, 1))))
         self._check(logger, place, [("a", 3, 1.0), ("a", 7, 1.0), ("b", 7, 1.0)])
 
+    def test_lanes_that_reach_it_are_kept_apart(self, place: str) -> None:
+        lanes = ("x", "y", None)
+        values = np.arange(3.0).reshape(1, 3)
+        with self.make_logger(place) as logger:
+            tags = ("a", "a", "b/x")
+            logger.write_block(Block(tags, np.array([3]), np.zeros(1), values, lanes=lanes))
+        self._check(logger, place, [("a/x", 3, 0.0), ("a/y", 3, 1.0), ("b/x", 3, 2.0)])
+
     def test_hyperparameters_are_taken(self, place: str) -> None:
         with self.make_logger(place) as logger:
             logger.log_hyperparams({"optimizer": {"lr": 0.1}, "name": "adam"})
@@ -167,6 +260,41 @@ class LoggerContract:
             assert not thread.is_alive()
         logger.close()
         expected = [(f"thread_{n}", step, float(step)) for n in range(4) for step in range(50)]
+        self._check(logger, place, expected)
+
+    @pytest.mark.parametrize("before", [0, 1])
+    def test_rows_that_come_while_it_writes_are_not_left_waiting(
+        self, place: str, monkeypatch: pytest.MonkeyPatch, before: int
+    ) -> None:
+        """`max_queue` rows are written without a flush, also when they came during a write.
+
+        Args:
+            place: where it writes.
+            monkeypatch: of the test.
+            before: rows short of `max_queue` that come during the write; the rest come after it.
+        """
+        logger = self.make_logger(place)
+        held = self.hold_writes(logger, monkeypatch)
+        if held is None:
+            pytest.skip("log calls write themselves")
+        expected = []
+
+        def log(rows: int) -> None:
+            for _ in range(rows):
+                step = len(expected)
+                logger.log_metrics({"a": float(step)}, step)
+                expected.append(("a", step, float(step)))
+
+        log(self.max_queue)
+        assert held.entered.wait(_TIMEOUT_SECS), "max_queue rows are not written"
+        log(self.max_queue - before)
+        held.gate.set()
+        held.wait_for_flush()
+        log(before)
+        while len(self.rows_of(logger, place)) < len(expected):
+            held.wait_for_flush()
+        self._check(logger, place, expected)
+        logger.close()
         self._check(logger, place, expected)
 
     def test_a_forked_child_leaves_the_files_alone(

@@ -11,10 +11,9 @@ import types
 import numpy as np
 import pytest
 
-from jaxlog.command_line.main import main
-from jaxlog.command_line.show import sparkline
+from jaxlog.command_line import main, sparkline
 from jaxlog.loggers import TensorBoardLogger
-from jaxlog.storage.filesystem import write_whole
+from jaxlog.storage import write_whole
 
 
 @pytest.fixture

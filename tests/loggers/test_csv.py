@@ -9,8 +9,7 @@ import pytest
 
 from jaxlog.errors import LoggerError, WriteError
 from jaxlog.loggers import CSVLogger
-from jaxlog.storage.block import Block
-from jaxlog.storage.filesystem import open_filesystem, read_whole
+from jaxlog.storage import Block, open_filesystem, read_whole
 
 
 def table_of(logger: CSVLogger) -> pd.DataFrame:

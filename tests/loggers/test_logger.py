@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from jaxlog.errors import LoggerError
-from jaxlog.loggers import Logger, MemoryLogger
-from jaxlog.loggers.logger import checked_metrics, checked_step
-from jaxlog.storage.block import Block
+from jaxlog.loggers import Logger, MemoryLogger, checked_metrics, checked_step
+from jaxlog.storage import Block
 
 
 class HasFloat:

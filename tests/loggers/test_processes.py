@@ -20,7 +20,7 @@ import importlib.util, os, sys, types
 package = types.ModuleType("jaxlog")
 package.__path__ = [sys.argv[2]]
 sys.modules["jaxlog"] = package
-from jaxlog.loggers.tensorboard import TensorBoardLogger
+from jaxlog.loggers import TensorBoardLogger
 from jaxlog.errors import LoggerError
 logger = TensorBoardLogger(sys.argv[1], "", 0, max_queue=10_000)
 for step in range(1000):

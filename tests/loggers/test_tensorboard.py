@@ -19,8 +19,7 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from jaxlog.errors import LoggerError, WriteError
 from jaxlog.loggers import TensorBoardLogger
 from jaxlog.reading import read_scalars
-from jaxlog.storage.block import Block
-from jaxlog.storage.filesystem import open_filesystem, read_whole
+from jaxlog.storage import Block, open_filesystem, read_whole
 
 # Made at import by protobuf, so their classes are unknown to a type checker.
 event_pb2: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")
@@ -165,7 +164,7 @@ def test_an_option_out_of_range_is_refused(option, value) -> None:
 def test_a_wrong_value_is_refused_at_the_call(place) -> None:
     with TensorBoardLogger(place) as logger:
         with pytest.raises(LoggerError, match="'a' must be a number"):
-            logger.log_metrics({"a": "text"}, 0)
+            logger.log_metrics({"a": "text"}, 0)  # pyright: ignore[reportArgumentType]
         logger.log_metrics({"a": 1.0}, 0)
     assert rows(place) == [("a", 0, 1.0)]
 

@@ -14,9 +14,14 @@ import tensorboardX
 from jaxlog.errors import ReadError
 from jaxlog.loggers import TensorBoardLogger
 from jaxlog.reading import follow, read_scalars
-from jaxlog.storage.block import Block
-from jaxlog.storage.filesystem import open_filesystem, read_whole, write_whole
-from jaxlog.storage.records import file_version_record, scalar_records
+from jaxlog.storage import (
+    Block,
+    file_version_record,
+    open_filesystem,
+    read_whole,
+    scalar_records,
+    write_whole,
+)
 
 FILE = "events.out.tfevents.0000000001.host.1.aaaa.000000"
 
@@ -194,8 +199,8 @@ def test_a_pivot_of_any_run_agrees_with_its_rows(tmp_path) -> None:
             logger.log_metrics({f"t{draw.integers(5)}": draw.random()}, step)
     tall = read_scalars(tmp_path)
     wide = read_scalars(tmp_path, pivot=True)
-    last = tall.groupby(["step", "tag"])["value"].last()
-    for (step, tag), value in last.items():
+    last = tall.groupby(["step", "tag"], as_index=False)["value"].last()
+    for step, tag, value in last.itertuples(index=False):
         assert wide.loc[wide["step"] == step, tag].item() == value
     assert wide.drop(columns=["run", "step"]).notna().sum().sum() == len(last)
     assert wide["step"].is_monotonic_increasing

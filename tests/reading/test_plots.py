@@ -10,7 +10,7 @@ import pytest
 from jaxlog.errors import MissingDependencyError, ReadError
 from jaxlog.loggers import TensorBoardLogger
 from jaxlog.reading import plot_scalars, read_scalars
-from jaxlog.storage.filesystem import open_filesystem, read_whole
+from jaxlog.storage import open_filesystem, read_whole
 
 TAGS = (
     "loss_step",

@@ -16,11 +16,16 @@ import tensorboardX
 
 from jaxlog.errors import MissingDependencyError, ReadError
 from jaxlog.loggers import TensorBoardLogger
-from jaxlog.reading import read_scalars
-from jaxlog.reading.records import split_records
-from jaxlog.storage.block import Block
-from jaxlog.storage.filesystem import open_filesystem, write_whole
-from jaxlog.storage.records import file_version_record, frame, scalar_records, session_start_record
+from jaxlog.reading import read_scalars, split_records
+from jaxlog.storage import (
+    Block,
+    file_version_record,
+    frame,
+    open_filesystem,
+    scalar_records,
+    session_start_record,
+    write_whole,
+)
 
 # Made at import by protobuf, so their classes are unknown to a type checker.
 event_pb2: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")
@@ -120,7 +125,7 @@ def test_an_empty_table_has_its_columns(tree) -> None:
 
 def test_an_unknown_backend_is_an_error() -> None:
     with pytest.raises(ReadError, match="one of pandas, polars, numpy, but got 'arrow'"):
-        read_scalars("memory://x", backend="arrow")
+        read_scalars("memory://x", backend="arrow")  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 @pytest.mark.parametrize("package", ["pandas", "polars"])

@@ -1,4 +1,4 @@
-"""Places to write to: a local directory, fsspec's memory, and servers of three object stores.
+"""Servers of three object stores to write to.
 
 Each server is started on a free loopback port when a test first asks for it, and stopped at the
 end. The clients are the real ones: s3fs, gcsfs and adlfs.
@@ -21,16 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-
-@pytest.fixture
-def memory_url() -> str:
-    return f"memory://{uuid.uuid4().hex}"  # the store is one a process: every test has its corner
-
-
-@pytest.fixture(params=["local", "memory"])
-def place(request, tmp_path, memory_url) -> str:
-    return str(tmp_path) if request.param == "local" else memory_url
 
 
 @dataclass

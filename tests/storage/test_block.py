@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlog.errors import LoggerError
-from jaxlog.storage.block import Block, Row, blocks_of
+from jaxlog.storage import Block, Row, blocks_of
 
 
 def test_a_row_is_a_block_of_one() -> None:
@@ -42,6 +42,9 @@ def test_absent_values_are_left_out_of_rows() -> None:
         ({"steps": np.array([1, 1 << 63], np.uint64)}, "got 9223372036854775808"),
         ({"tags": ("a", "a")}, "a stands twice"),
         ({"tags": ("a", 1)}, "tags are strings, but got 1"),
+        ({"lanes": ("x",)}, "one lane a tag, but got 1 for 2 tags"),
+        ({"tags": ("a", "a"), "lanes": ("x", "x")}, "a stands twice in the tags of one lane"),
+        ({"tags": ("a", "a"), "lanes": ("x", None)}, "a stands twice in the tags of one lane"),
         ({"values": np.array([["x", "y"], ["x", "y"]])}, "values must hold float64"),
     ],
 )
@@ -54,6 +57,19 @@ def test_what_does_not_fit_is_refused(change, message) -> None:
     }
     with pytest.raises(LoggerError, match=message):
         Block(**(arguments | change))
+
+
+def test_a_lane_is_beside_the_tag() -> None:
+    present = np.array([[True, False, True]])
+    columns = ("a", "a", "b/x")
+    block = Block(columns, [1], [0.0], [[1, 2, 3]], present, lanes=("x", "y", None))  # type: ignore[arg-type]
+    assert list(block.of_lane("x").rows()) == [(1, 0.0, {"a": 1.0, "b/x": 3.0})]
+    assert list(block.of_lane("y").rows()) == [(1, 0.0, {"b/x": 3.0})]
+    assert block.without_lanes().tags == ("a/x", "a/y", "b/x")
+    assert list(block.rows()) == [(1, 0.0, {"a/x": 1.0, "b/x": 3.0})]
+    plain = Block.row({"a": 1.0}, 0)
+    assert plain.without_lanes() is plain
+    assert plain.of_lane("x") is plain
 
 
 def test_neighbours_with_the_same_tags_become_one_block() -> None:

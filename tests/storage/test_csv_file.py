@@ -8,11 +8,17 @@ import math
 
 import pytest
 
-from jaxlog.storage import csv_file, uploads
-from jaxlog.storage.block import Block, Row
-from jaxlog.storage.csv_file import CSVFile
-from jaxlog.storage.filesystem import open_filesystem, read_whole, write_whole
-from jaxlog.storage.uploads import Uploads
+from jaxlog.storage import (
+    Block,
+    CSVFile,
+    Row,
+    Uploads,
+    csv_file,
+    open_filesystem,
+    read_whole,
+    uploads,
+    write_whole,
+)
 
 
 def text_of(url: str) -> str:

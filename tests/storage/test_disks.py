@@ -107,7 +107,7 @@ def test_a_limit_on_files_is_an_error_in_any_process(tmp_path) -> None:
         package.__path__ = [sys.argv[1]]
         sys.modules["jaxlog"] = package
         from jaxlog.errors import WriteError
-        from jaxlog.loggers.tensorboard import TensorBoardLogger
+        from jaxlog.loggers import TensorBoardLogger
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +13,8 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
 
 from jaxlog.errors import LoggerError
-from jaxlog.reading import read_scalars
-from jaxlog.reading.records import split_records
-from jaxlog.reading.wire import parse_event
-from jaxlog.storage import files as files_module
-from jaxlog.storage.block import Block
-from jaxlog.storage.files import EventFile
-from jaxlog.storage.filesystem import open_filesystem, read_whole
-from jaxlog.storage.records import scalar_records
+from jaxlog.reading import parse_event, read_scalars, split_records
+from jaxlog.storage import Block, EventFile, open_filesystem, read_whole, scalar_records
 
 
 def records(steps, value: float = 0.0) -> bytes:
@@ -34,6 +30,12 @@ def contents(place: str) -> list[tuple[str, bytes]]:
 
 def steps_of(place: str) -> list[int]:
     return read_scalars(place, backend="numpy")["step"].tolist()
+
+
+def see_nothing(monkeypatch, place: str) -> None:
+    """Listings come out empty, as if all sessions had looked before any of them wrote."""
+    filesystem, _ = open_filesystem(place)
+    monkeypatch.setattr(type(filesystem), "ls", lambda *_arguments, **_options: [])
 
 
 def test_a_name_sorts_by_time_and_says_who_wrote_it(place) -> None:
@@ -84,9 +86,8 @@ def test_a_full_segment_is_followed_by_another(memory_url) -> None:
     assert steps_of(memory_url) == list(range(100))
 
 
-def test_segments_grow_so_that_files_stay_few(memory_url, monkeypatch) -> None:
-    monkeypatch.setattr(files_module, "_GROW_EVERY", 16)
-    events = EventFile(memory_url, segment_bytes=200)
+def test_segments_grow_so_that_files_stay_few(memory_url) -> None:
+    events = EventFile(memory_url, segment_bytes=200, grow_every=16)
     for step in range(400):
         events.append(records([step]))
         events.flush()
@@ -146,12 +147,13 @@ def test_both_loaders_of_tensorboard_forget_what_was_resumed_over(tmp_path) -> N
 
 def test_two_sessions_in_one_second_keep_all(place, monkeypatch) -> None:
     both = [EventFile(place, clock=lambda: 5.0) for _ in range(2)]
-    monkeypatch.setattr(EventFile, "_latest_start", lambda self: -1)  # neither sees the other
+    see_nothing(monkeypatch, place)
     for number, events in enumerate(both):
         events.append(records([number]))
         events.flush()
     for events in both:
         events.close()
+    monkeypatch.undo()
     assert sorted(steps_of(place)) == [0, 1]
 
 
@@ -166,13 +168,16 @@ def test_a_session_sorts_after_those_before_it(place) -> None:
 
 
 def test_a_name_that_is_taken_is_never_written_over(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(files_module, "_stem", lambda seconds: "events.out.tfevents.1")
-    first, second = EventFile(str(tmp_path)), EventFile(str(tmp_path))
+    number = uuid.uuid4()
+    monkeypatch.setattr("uuid.uuid4", lambda: number)  # the part of a name that is drawn
+    see_nothing(monkeypatch, str(tmp_path))
+    first, second = (EventFile(str(tmp_path), clock=lambda: 5.0) for _ in range(2))
     for events in (first, second):
         events.append(records([0]))
     first.close()
     with pytest.raises(FileExistsError):
         second.close()
+    monkeypatch.undo()
     assert steps_of(str(tmp_path)) == [0]
 
 
@@ -237,7 +242,7 @@ def test_a_write_that_takes_less_goes_on(tmp_path) -> None:
 @pytest.mark.parametrize("fsync", [False, True])
 def test_fsync_is_asked_for_at_each_flush_and_for_the_name(tmp_path, monkeypatch, fsync) -> None:
     synced: list[int] = []
-    monkeypatch.setattr(files_module.os, "fsync", synced.append)
+    monkeypatch.setattr(os, "fsync", synced.append)
     events = EventFile(str(tmp_path), fsync=fsync)
     for step in range(3):
         events.append(records([step]))

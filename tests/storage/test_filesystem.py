@@ -8,7 +8,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from jaxlog.errors import LoggerError, MissingDependencyError
-from jaxlog.storage.filesystem import join_url, open_filesystem, plain_url, read_whole, write_whole
+from jaxlog.storage import join_url, open_filesystem, plain_url, read_whole, write_whole
 
 
 @pytest.mark.parametrize(

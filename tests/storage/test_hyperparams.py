@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from jaxlog.storage.filesystem import open_filesystem, read_whole
-from jaxlog.storage.hyperparams import (
+from jaxlog.storage import (
     Hyperparams,
     HyperparamsFile,
+    Uploads,
     flat_params,
+    open_filesystem,
+    read_whole,
     session_end,
     session_start,
 )
-from jaxlog.storage.uploads import Uploads
 
 # Made at import by protobuf, so their classes are unknown to a type checker.
 event_pb2: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")

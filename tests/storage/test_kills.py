@@ -27,7 +27,7 @@ import importlib.util, json, os, sys, types
 package = types.ModuleType("jaxlog")
 package.__path__ = [sys.argv[1]]
 sys.modules["jaxlog"] = package
-from jaxlog.loggers.tensorboard import TensorBoardLogger
+from jaxlog.loggers import TensorBoardLogger
 url, options = sys.argv[2], json.loads(sys.argv[3])
 def say(word):
     sys.stdout.write(f"{word}\\n")

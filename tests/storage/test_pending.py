@@ -7,8 +7,7 @@ from typing import Any
 import hypothesis
 import hypothesis.strategies as st
 
-from jaxlog.storage.block import Block, Row, Rows, blocks_of
-from jaxlog.storage.pending import Pending
+from jaxlog.storage import Block, Pending, Row, Rows, blocks_of
 
 NAMES = (("a",), ("a", "b"), ())
 

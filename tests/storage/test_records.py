@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from jaxlog.errors import LoggerError
-from jaxlog.storage import records
-from jaxlog.storage.block import Block
+from jaxlog.storage import Block, frame, records
 
 # Made at import by protobuf, so their classes are unknown to a type checker.
 event_pb2: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")
@@ -54,7 +53,7 @@ def events(content: bytes) -> list:
 
 def test_a_frame_is_what_tensorflow_writes() -> None:
     assert crc32c(b"123456789") == 0xE3069283  # the check value of the polynomial
-    assert unframed(records.frame(b"abc") + records.frame(b"")) == [b"abc", b""]
+    assert unframed(frame(b"abc") + frame(b"")) == [b"abc", b""]
 
 
 def test_the_first_record_names_the_version() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaxlog.storage.secrets import Secrets, safe_url
+from jaxlog.storage import Secrets, safe_url
 
 OPTIONS = {
     "key": "AKIAEXAMPLE",

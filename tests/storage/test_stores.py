@@ -9,7 +9,7 @@ import pytest
 from jaxlog.errors import LoggerError, WriteError
 from jaxlog.loggers import CSVLogger, TensorBoardLogger
 from jaxlog.reading import read_scalars
-from jaxlog.storage.filesystem import open_filesystem, read_whole
+from jaxlog.storage import open_filesystem, read_whole
 
 
 def rows(url: str, options) -> list[tuple]:
@@ -114,8 +114,7 @@ def test_a_flush_is_one_request_however_many_came_before(s3) -> None:
 
 
 def test_no_flush_carries_more_than_a_segment(s3) -> None:
-    from jaxlog.storage.files import EventFile
-    from jaxlog.storage.uploads import Uploads
+    from jaxlog.storage import EventFile, Uploads
 
     events = EventFile(Uploads(s3.url(), s3.options))
     delta = 40_000
@@ -155,7 +154,7 @@ def test_a_store_that_is_away_and_comes_back(s3, tmp_path) -> None:
 
 
 def test_a_store_that_is_away_for_good(s3, tmp_path) -> None:
-    from jaxlog.storage.uploads import upload_spool
+    from jaxlog.storage import upload_spool
 
     url = s3.url()
     logger = TensorBoardLogger(url, "", "", storage_options=s3.options, spool_dir=tmp_path)

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from jaxlog.loggers import TensorBoardLogger
-from jaxlog.storage.block import Block
+from jaxlog.storage import Block
 
 STEPS = 300
 

@@ -9,11 +9,16 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from jaxlog.reading import read_scalars
-from jaxlog.storage.block import Row
-from jaxlog.storage.csv_file import CSVFile
-from jaxlog.storage.event_sink import EventSink
-from jaxlog.storage.outage import Backoff, StoreAwayError
-from jaxlog.storage.uploads import SpooledError, Uploads, upload_spool
+from jaxlog.storage import (
+    Backoff,
+    CSVFile,
+    EventSink,
+    Row,
+    SpooledError,
+    StoreAwayError,
+    Uploads,
+    upload_spool,
+)
 
 
 class Store(MemoryFileSystem):

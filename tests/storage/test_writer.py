@@ -11,10 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from jaxlog.errors import LoggerError, WriteError
-from jaxlog.storage.outage import StoreAwayError
-from jaxlog.storage.secrets import Secrets
-from jaxlog.storage.uploads import SpooledError
-from jaxlog.storage.writer import BackgroundWriter
+from jaxlog.storage import BackgroundWriter, Secrets, SpooledError, StoreAwayError
 
 TIMEOUT = 30  # seconds a test waits before it fails; nothing here takes one
 
@@ -63,12 +60,56 @@ class FakeSink:
         assert self.flushed.acquire(timeout=TIMEOUT)
 
 
-class Clock:
+class FakeTime:
+    """The writer's clock and its way to sleep: time passes only in `advance`.
+
+    A sleeping thread wakes when it is notified, or when `advance` reaches the end of its sleep;
+    never by real time. So a notification that is missing leaves it asleep for ever.
+    """
+
     def __init__(self) -> None:
         self.now = 100.0
+        self._changed = threading.Condition()
+        self._sleeps_in: threading.Condition | None = None
+        self._until = 0.0
+        self.sleeps = 0
 
     def __call__(self) -> float:
         return self.now
+
+    def wait(self, condition: threading.Condition, secs: float) -> None:
+        with self._changed:
+            self._sleeps_in, self._until = condition, self.now + secs
+            self.sleeps += 1
+            self._changed.notify_all()
+        condition.wait()
+        with self._changed:
+            self._sleeps_in = None
+
+    def asleep_for(self, after: int = 0) -> float:
+        """Waits until the thread sleeps; the seconds until it looks by itself.
+
+        Args:
+            after: the number of sleeps it had begun before, where it was asleep and must have been
+                notified since: a thread that was notified has not left its old sleep yet.
+        """
+
+        def asleep() -> bool:
+            return self._sleeps_in is not None and self.sleeps > after
+
+        with self._changed:
+            assert self._changed.wait_for(asleep, TIMEOUT), "it was not notified"
+            return self._until - self.now
+
+    def advance(self, secs: float) -> None:
+        """Lets time pass for the thread, which must be asleep."""
+        self.asleep_for()
+        with self._changed:
+            self.now += secs
+            condition, due = self._sleeps_in, self.now >= self._until
+        if due and condition is not None:
+            with condition:
+                condition.notify_all()
 
 
 @pytest.fixture
@@ -77,10 +118,17 @@ def sink():
 
 
 @pytest.fixture
+def fake_time():
+    return FakeTime()
+
+
+@pytest.fixture
 def make(sink):
     made = []
 
-    def make(**options) -> BackgroundWriter:
+    def make(time: FakeTime | None = None, **options) -> BackgroundWriter:
+        if time is not None:
+            options |= {"clock": time, "wait": time.wait}
         made.append(BackgroundWriter(sink, **options))
         return made[-1]
 
@@ -92,17 +140,6 @@ def make(sink):
             writer.close(TIMEOUT)
         except LoggerError:
             continue
-
-
-def settled(writer: BackgroundWriter) -> None:
-    """Waits until the thread has noted the outcome of its last turn."""
-    with writer._changed:
-        assert writer._changed.wait_for(lambda: writer._error is not None, TIMEOUT)
-
-
-def wake(writer: BackgroundWriter) -> None:
-    with writer._changed:
-        writer._changed.notify_all()
 
 
 def test_max_queue_rows_are_written_without_being_asked(sink, make) -> None:
@@ -121,48 +158,256 @@ def test_a_block_counts_its_rows(sink, make) -> None:
     assert sink.saved == ["block"]
 
 
-def test_after_flush_secs_fewer_rows_are_written(sink, make) -> None:
-    clock = Clock()
-    writer = make(max_queue=100, flush_secs=120, clock=clock)
+def test_after_flush_secs_fewer_rows_are_written(sink, make, fake_time) -> None:
+    writer = make(fake_time, max_queue=100, flush_secs=120)
     writer.write("a")
-    clock.now += 119
-    wake(writer)
-    with writer._changed:
-        assert writer._seconds_until_due() == pytest.approx(1)
+    fake_time.advance(119)
+    assert fake_time.asleep_for() == pytest.approx(1)
     assert sink.flushes == 0
-    clock.now += 1
-    wake(writer)
+    fake_time.advance(1)
     sink.wait_for_flush()
     assert sink.saved == ["a"]
 
 
-def test_an_alarm_is_set_by_the_first_row_of_each_batch(sink, make) -> None:
-    clock = Clock()
-    writer = make(max_queue=100, flush_secs=120, clock=clock)
+def test_an_idle_thread_looks_before_a_new_row_is_due(sink, make, fake_time) -> None:
+    writer = make(fake_time, max_queue=100, flush_secs=120)
     writer.write("a")
     writer.flush(TIMEOUT)
     sink.wait_for_flush()
-    clock.now += 1000
+    fake_time.advance(1)
     writer.write("b")
-    with writer._changed:
-        assert writer._seconds_until_due() == pytest.approx(120)
+    assert fake_time.asleep_for() <= 120
+    fake_time.advance(119)  # the thread wakes by itself, and goes on sleeping until "b" is due
+    assert fake_time.asleep_for(after=fake_time.sleeps - 1) <= 1
+    assert sink.flushes == 1
+    fake_time.advance(1)
+    sink.wait_for_flush()
+    assert sink.saved == ["a", "b"]
 
 
-def test_remote_writes_keep_their_distance(sink, make) -> None:
-    clock = Clock()
+@pytest.mark.parametrize("flush_secs", [0.01, 0.5])
+def test_a_first_row_wakes_a_thread_that_would_look_too_late(
+    sink, make, fake_time, flush_secs
+) -> None:
+    writer = make(fake_time, max_queue=100, flush_secs=flush_secs)
+    writer.write("a")
+    writer.flush(TIMEOUT)
+    sink.wait_for_flush()
+    assert fake_time.asleep_for() == pytest.approx(1)
+    sleeps = fake_time.sleeps
+    writer.write("b")
+    assert fake_time.asleep_for(after=sleeps) == pytest.approx(flush_secs)
+    fake_time.advance(flush_secs)
+    sink.wait_for_flush()
+    assert sink.saved == ["a", "b"]
+
+
+def test_flush_secs_may_be_infinite(sink, make) -> None:
+    writer = make(max_queue=100, flush_secs=float("inf"))
+    writer.write("a")
+    writer.flush(TIMEOUT)
+    writer.write("b")
+    writer.flush(TIMEOUT)
+    assert sink.saved == ["a", "b"]
+
+
+def test_remote_writes_keep_their_distance(sink, make, fake_time) -> None:
     sink.min_interval_secs = 5.0
-    writer = make(max_queue=1, clock=clock)
+    writer = make(fake_time, max_queue=1)
     writer.write("a")
     sink.wait_for_flush()
     writer.flush(TIMEOUT)  # whoever asks need not wait
     sink.wait_for_flush()
+    fake_time.asleep_for()
+    sleeps = fake_time.sleeps
     writer.write("b")
-    with writer._changed:
-        assert writer._seconds_until_due() == pytest.approx(5)
-    clock.now += 5
-    wake(writer)
+    assert fake_time.asleep_for(after=sleeps) == pytest.approx(5)
+    fake_time.advance(5)
     sink.wait_for_flush()
     assert sink.saved == ["a", "b"]
+
+
+# The law of waiting rows: the interleavings of rows with the thread, one by one. Time stands still
+# but for `advance`, so that a notification that is missing is a test that fails.
+
+GATHER_SECS = 0.1
+
+
+def hold_a_write(sink, writer, rows: int) -> None:
+    """Has the thread stop inside `sink.write` with so many rows, which must be due at once."""
+    sink.gate.clear()
+    sink.entered.clear()
+    for row in range(rows):
+        writer.write(row)
+    assert sink.entered.wait(TIMEOUT)
+
+
+def let_it_finish(sink) -> None:
+    sink.gate.set()
+    sink.wait_for_flush()
+
+
+def test_rows_that_come_while_it_writes_are_written_next(sink, make, fake_time) -> None:
+    writer = make(fake_time, max_queue=3)
+    hold_a_write(sink, writer, rows=3)
+    for row in range(3, 6):
+        writer.write(row)
+    let_it_finish(sink)
+    assert sink.saved == [0, 1, 2]
+    assert fake_time.asleep_for() == pytest.approx(GATHER_SECS)
+    fake_time.advance(GATHER_SECS)
+    sink.wait_for_flush()
+    assert sink.saved == list(range(6))
+
+
+def test_the_last_of_max_queue_may_come_after_the_write(sink, make, fake_time) -> None:
+    writer = make(fake_time, max_queue=3)
+    hold_a_write(sink, writer, rows=3)
+    writer.write(3)
+    writer.write(4)
+    let_it_finish(sink)
+    assert fake_time.asleep_for() == pytest.approx(120)  # since row 3 came
+    sleeps = fake_time.sleeps
+    writer.write(5)
+    assert fake_time.asleep_for(after=sleeps) == pytest.approx(GATHER_SECS)
+    fake_time.advance(GATHER_SECS)
+    sink.wait_for_flush()
+    assert sink.saved == list(range(6))
+
+
+def test_fewer_rows_that_came_while_it_wrote_wait_flush_secs_from_then(
+    sink, make, fake_time
+) -> None:
+    writer = make(fake_time, max_queue=3)
+    hold_a_write(sink, writer, rows=3)
+    writer.write(3)
+    fake_time.now += 50  # the write takes as long
+    let_it_finish(sink)
+    assert fake_time.asleep_for() == pytest.approx(70)
+
+
+def test_rows_that_come_while_it_flushes_are_written_next(sink, make, fake_time) -> None:
+    writer = make(fake_time, max_queue=3)
+    entered, gate, flush = threading.Event(), threading.Event(), sink.flush
+
+    def held_flush() -> None:
+        entered.set()
+        assert gate.wait(TIMEOUT)
+        flush()
+
+    sink.flush = held_flush
+    for row in range(3):
+        writer.write(row)
+    assert entered.wait(TIMEOUT)
+    for row in range(3, 6):
+        writer.write(row)
+    gate.set()
+    sink.wait_for_flush()
+    assert fake_time.asleep_for() == pytest.approx(GATHER_SECS)
+    fake_time.advance(GATHER_SECS)
+    sink.wait_for_flush()
+    assert sink.saved == list(range(6))
+
+
+def test_rows_that_come_while_somebody_flushes_are_written_next(sink, make, fake_time) -> None:
+    writer = make(fake_time, max_queue=3)
+    sink.gate.clear()
+    writer.write(0)
+    flushing = threading.Thread(target=writer.flush)
+    flushing.start()
+    assert sink.entered.wait(TIMEOUT)
+    for row in range(1, 4):
+        writer.write(row)
+    let_it_finish(sink)
+    flushing.join(TIMEOUT)
+    assert fake_time.asleep_for() == pytest.approx(GATHER_SECS)
+    fake_time.advance(GATHER_SECS)
+    sink.wait_for_flush()
+    assert sink.saved == list(range(4))
+
+
+@pytest.mark.parametrize("flush_secs", [0.05, 0.5, 120.0])
+def test_a_short_flush_secs_does_not_hide_max_queue(sink, make, fake_time, flush_secs) -> None:
+    writer = make(fake_time, max_queue=3, flush_secs=flush_secs)
+    hold_a_write(sink, writer, rows=3)
+    for row in range(3, 7):
+        writer.write(row)
+    let_it_finish(sink)
+    assert fake_time.asleep_for() == pytest.approx(min(GATHER_SECS, flush_secs))
+    fake_time.advance(GATHER_SECS)
+    sink.wait_for_flush()
+    assert sink.saved == list(range(7))
+
+
+@pytest.mark.parametrize("during", ["the failed write", "the wait"])
+def test_rows_that_come_while_the_store_is_away_are_written_when_it_is_back(
+    sink, make, fake_time, during
+) -> None:
+    writer = make(fake_time, max_queue=3)
+    away(sink, retry_secs=5)
+    hold_a_write(sink, writer, rows=3)
+    if during == "the failed write":
+        for row in range(3, 6):
+            writer.write(row)
+    let_it_finish(sink)
+    assert fake_time.asleep_for() == pytest.approx(5)
+    if during == "the wait":
+        for row in range(3, 6):
+            writer.write(row)
+    back(sink)
+    fake_time.advance(5)
+    sink.wait_for_flush()  # first what the sink holds, then the queue
+    assert sink.saved == [0, 1, 2]
+    assert fake_time.asleep_for() == pytest.approx(GATHER_SECS)
+    fake_time.advance(GATHER_SECS)
+    sink.wait_for_flush()
+    assert sink.saved == list(range(6))
+
+
+def test_after_an_error_was_raised_what_was_kept_is_tried_again(sink, make, fake_time) -> None:
+    writer = make(fake_time, max_queue=3)
+    sink.flush_error = OSError("no room")
+    hold_a_write(sink, writer, rows=3)
+    writer.write(3)  # the error is not there yet
+    let_it_finish(sink)
+    assert fake_time.asleep_for() > GATHER_SECS  # the caller hears of it first
+    sink.flush_error = None
+    sleeps = fake_time.sleeps
+    with pytest.raises(WriteError, match="no room"):
+        writer.write(4)
+    assert fake_time.asleep_for(after=sleeps) == pytest.approx(GATHER_SECS)
+    fake_time.advance(GATHER_SECS)
+    sink.wait_for_flush()
+    assert sink.saved == [0, 1, 2, 3]
+
+
+def test_an_error_in_the_background_is_raised_while_rows_keep_coming(sink, make, fake_time) -> None:
+    writer = make(fake_time, max_queue=3)
+    hold_a_write(sink, writer, rows=3)
+    for row in range(3, 6):
+        writer.write(row)
+    let_it_finish(sink)
+    sink.flush_error = OSError("no room")
+    fake_time.advance(GATHER_SECS)
+    sink.wait_for_flush()
+    fake_time.asleep_for()
+    with pytest.raises(WriteError, match="no room"):
+        writer.write(6)
+
+
+def test_a_queue_that_drops_still_reaches_max_queue(sink, make, fake_time) -> None:
+    writer = make(fake_time, max_queue=3, max_pending_scalars=5, on_full="drop_oldest")
+    hold_a_write(sink, writer, rows=3)
+    for row in range(3, 9):
+        writer.write(row)
+    let_it_finish(sink)
+    assert fake_time.asleep_for() > GATHER_SECS  # two rows are left, fewer than max_queue
+    sleeps = fake_time.sleeps
+    writer.write(9)
+    assert fake_time.asleep_for(after=sleeps) == pytest.approx(GATHER_SECS)
+    fake_time.advance(GATHER_SECS)
+    sink.wait_for_flush()
+    assert sink.saved == [0, 1, 2, 7, 8, 9]
 
 
 def test_flush_is_a_barrier(sink, make) -> None:
@@ -194,11 +439,12 @@ def test_flush_with_nothing_written_does_nothing(sink, make) -> None:
 
 
 @pytest.mark.parametrize("at", ["write", "flush", "close"])
-def test_an_error_is_raised_at_the_next_call(sink, make, at) -> None:
-    writer = make(max_queue=1)
+def test_an_error_is_raised_at_the_next_call(sink, make, fake_time, at) -> None:
+    writer = make(fake_time, max_queue=1)
     sink.flush_error = OSError("disk on fire")
     writer.write("a", scalars=7)
-    settled(writer)
+    sink.wait_for_flush()
+    fake_time.asleep_for()
     call = {"write": lambda: writer.write("b"), "flush": writer.flush, "close": writer.close}[at]
     with pytest.raises(
         WriteError, match=r"fake://run .*disk on fire.*7 scalars were accepted"
@@ -208,11 +454,12 @@ def test_an_error_is_raised_at_the_next_call(sink, make, at) -> None:
     assert writer.closed == (at == "close")
 
 
-def test_after_the_error_all_that_was_accepted_is_written(sink, make) -> None:
-    writer = make(max_queue=1)
+def test_after_the_error_all_that_was_accepted_is_written(sink, make, fake_time) -> None:
+    writer = make(fake_time, max_queue=1)
     sink.flush_error = OSError("no")
     writer.write("a")
-    settled(writer)
+    sink.wait_for_flush()
+    fake_time.asleep_for()
     with pytest.raises(WriteError, match="kept and tried again"):
         writer.write("refused")
     sink.flush_error = None
@@ -222,11 +469,12 @@ def test_after_the_error_all_that_was_accepted_is_written(sink, make) -> None:
     assert writer.pending == 0
 
 
-def test_the_first_error_is_the_one_that_is_raised(sink, make) -> None:
-    writer = make(max_queue=1)
+def test_the_first_error_is_the_one_that_is_raised(sink, make, fake_time) -> None:
+    writer = make(fake_time, max_queue=1)
     sink.flush_error = OSError("first")
     writer.write("a")
-    settled(writer)
+    sink.wait_for_flush()
+    fake_time.asleep_for()
     sink.flush_error = OSError("second")
     with pytest.raises(WriteError, match="first"):
         writer.flush(TIMEOUT)
@@ -234,11 +482,12 @@ def test_the_first_error_is_the_one_that_is_raised(sink, make) -> None:
         writer.flush(TIMEOUT)
 
 
-def test_a_later_success_is_said(sink, make) -> None:
-    writer = make(max_queue=1)
+def test_a_later_success_is_said(sink, make, fake_time) -> None:
+    writer = make(fake_time, max_queue=1)
     sink.flush_error = OSError("no")
     writer.write("a")
-    settled(writer)
+    sink.wait_for_flush()
+    fake_time.asleep_for()
     sink.flush_error = None
     with pytest.raises(WriteError, match="a later attempt saved everything"):
         writer.flush(TIMEOUT)
@@ -314,17 +563,19 @@ def test_a_full_queue_makes_the_caller_wait(sink, make) -> None:
     sink.gate.clear()
     writer.write("a", scalars=6)
     assert sink.entered.wait(TIMEOUT)
-    done = threading.Event()
-    thread = threading.Thread(target=lambda: (writer.write("b", scalars=6), done.set()))
+    saved_before = []
+
+    def write() -> None:
+        writer.write("b", scalars=6)
+        saved_before.extend(sink.saved)
+
+    thread = threading.Thread(target=write)
     thread.start()
-    with writer._changed:
-        waiting = lambda: writer._waiting_for_room == 1  # noqa: E731
-        assert waiting() or writer._changed.wait_for(waiting, TIMEOUT)
-    assert not done.is_set()
     assert writer.pending == 6
     sink.gate.set()
-    assert done.wait(TIMEOUT)
     thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    assert "a" in saved_before  # it was taken only when there was room
     writer.flush(TIMEOUT)
     assert sink.saved == ["a", "b"]
 
@@ -440,20 +691,18 @@ def back(sink) -> None:
     sink.flush_error = sink.retry_secs = None
 
 
-def test_a_store_that_is_away_is_no_error_and_is_asked_again_when_due(sink, make) -> None:
-    clock = Clock()
-    writer = make(max_queue=1, clock=clock)
+def test_a_store_that_is_away_is_no_error_and_is_asked_again_when_due(
+    sink, make, fake_time
+) -> None:
+    writer = make(fake_time, max_queue=1)
     away(sink)
     writer.write("a")
     sink.wait_for_flush()
-    with writer._changed:
-        assert writer._changed.wait_for(lambda: writer._deferred, TIMEOUT)
-        assert writer._seconds_until_due() == pytest.approx(5)
+    assert fake_time.asleep_for() == pytest.approx(5)
     writer.write("b")
     assert (sink.flushes, sink.taken, writer.pending) == (1, ["a"], 2)
     back(sink)
-    clock.now += 5
-    wake(writer)
+    fake_time.advance(5)
     writer.flush(TIMEOUT)
     assert sink.saved == ["a", "b"]
     assert writer.pending == 0
@@ -471,18 +720,17 @@ def test_a_flush_waits_for_a_store_that_is_away(sink, make) -> None:
     assert sink.saved == ["a"]
 
 
-def test_what_lies_in_a_spool_is_sent_when_due_though_nothing_new_comes(sink, make) -> None:
-    clock = Clock()
-    writer = make(clock=clock)
+def test_what_lies_in_a_spool_is_sent_when_due_though_nothing_new_comes(
+    sink, make, fake_time
+) -> None:
+    writer = make(fake_time)
     sink.retry_secs = 7.0
     writer.write("a")
     writer.flush(TIMEOUT)
     sink.wait_for_flush()
-    with writer._changed:
-        assert writer._seconds_until_due() == pytest.approx(7)
+    assert fake_time.asleep_for() == pytest.approx(7)
     sink.retry_secs = None
-    clock.now += 7
-    wake(writer)
+    fake_time.advance(7)
     sink.wait_for_flush()
     assert sink.flushes == 2
 
@@ -507,9 +755,8 @@ def test_a_full_queue_may_drop_its_oldest(sink, make, caplog) -> None:
     writer = make(max_queue=1000, **options)
     sink.gate.clear()
     writer.write("held")
-    with writer._changed:
-        writer._asked += 1
-        writer._changed.notify_all()
+    with pytest.raises(WriteError, match="did not finish"):
+        writer.flush(0)  # it goes on in the background
     assert sink.entered.wait(TIMEOUT)
     for item in range(6):
         writer.write(item)  # none of these waits
@@ -524,17 +771,15 @@ def test_a_full_queue_may_drop_its_oldest(sink, make, caplog) -> None:
     assert sink.saved[-1] == "later"  # said once, as nothing more was dropped
 
 
-def test_while_the_store_is_away_the_queue_stays_bounded(sink, make) -> None:
-    clock = Clock()
-    writer = make(on_full="drop_oldest", max_pending_scalars=10, max_queue=1, clock=clock)
+def test_while_the_store_is_away_the_queue_stays_bounded(sink, make, fake_time) -> None:
+    writer = make(fake_time, on_full="drop_oldest", max_pending_scalars=10, max_queue=1)
     away(sink)
     for item in range(500):
         writer.write(item)
-        clock.now += 1
-        wake(writer)
+        if item % 7 == 0:
+            fake_time.advance(5)
     assert writer.pending <= 11  # the newest is always taken
     back(sink)
-    clock.now += 10
     writer.close(TIMEOUT)
     assert len(sink.saved) + writer.dropped == 500
     assert sink.saved[-1] == 499

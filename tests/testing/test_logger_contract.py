@@ -11,7 +11,7 @@ import pytest
 from jaxlog.errors import LoggerError
 from jaxlog.loggers import CSVLogger, Logger, MemoryLogger, TensorBoardLogger
 from jaxlog.reading import read_scalars
-from jaxlog.storage.filesystem import open_filesystem, read_whole
+from jaxlog.storage import open_filesystem, read_whole
 from jaxlog.testing import LoggerContract
 
 
@@ -33,6 +33,7 @@ class TestTensorBoardInMemory(TestTensorBoard):
 
 class TestCSV(LoggerContract):
     number = np.float64
+    max_queue = 100
 
     def make_logger(self, place):
         return CSVLogger(place, "", "run")
@@ -101,4 +102,4 @@ def test_a_suite_without_its_two_methods_says_what_to_define() -> None:
 
 def test_an_error_of_ours_is_what_is_asked_for() -> None:
     with TestMemory().make_logger("") as logger, pytest.raises(LoggerError):
-        logger.log_metrics({"a": "text"})
+        logger.log_metrics({"a": "text"})  # pyright: ignore[reportArgumentType]

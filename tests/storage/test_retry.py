@@ -8,7 +8,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from jaxlog.storage.outage import Backoff, is_transient
+from jaxlog.storage import Backoff, is_transient
 
 
 class Answer(Exception):  # noqa: N818  stands for a client's error with a status

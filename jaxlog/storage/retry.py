@@ -1,4 +1,4 @@
-"""Whether a store refuses or is only away for a while, and how long to wait before the next try."""
+"""Which errors of a store are worth another attempt, and how long to wait before it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 __all__ = ["Backoff", "StoreAwayError", "is_transient"]
 
-# Of the OSErrors without a class that says more. 121, EREMOTEIO, is s3fs's word for status 500.
-_PASSING = {
+# Transient errors among the OSErrors that have no class of their own. s3fs reports status 500 as
+# EREMOTEIO (121).
+_TRANSIENT = {
     getattr(errno, name)
     for name in (
         "EAGAIN", "EBUSY", "ECONNABORTED", "ECONNREFUSED", "ECONNRESET", "EHOSTDOWN",
@@ -20,7 +21,7 @@ _PASSING = {
     if hasattr(errno, name)
 }  # fmt: skip
 _REFUSED = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError)
-# Clients' own classes for a line that broke; named, as no client need be installed.
+# Classes of the clients for a broken connection. By name, because the clients are optional.
 _BROKEN_LINE = {
     "ClientConnectionError",  # aiohttp
     "ClientPayloadError",
@@ -30,15 +31,15 @@ _BROKEN_LINE = {
     "ServiceResponseError",
     "TransportError",  # google.auth
 }
-_PASSING_STATUS = {408, 425, 429, *range(500, 600)}
+_TRANSIENT_STATUS = {408, 425, 429, *range(500, 600)}
 
 
 class StoreAwayError(OSError):
-    """The store did not answer; what it was to take is kept and tried again."""
+    """The store is unreachable; the data is kept and written again later."""
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed later, as far as `error` tells.
+    """Whether the same request may succeed later, judging by `error` and its causes.
 
     Example:
         >>> is_transient(TimeoutError()), is_transient(PermissionError()), is_transient(TypeError())
@@ -47,19 +48,19 @@ def is_transient(error: BaseException) -> bool:
     chain = list(_chain(error))
     statuses = [status for each in chain if (status := _status(each)) is not None]
     if statuses:
-        return statuses[0] in _PASSING_STATUS
+        return statuses[0] in _TRANSIENT_STATUS
     if any(isinstance(each, _REFUSED) for each in chain):
         return False
-    return any(_breaks(each) for each in chain)
+    return any(_is_broken_connection(each) for each in chain)
 
 
 class Backoff:
-    """Waits that double, each shortened at random so that many writers do not come back at once.
+    """Exponential backoff with jitter, so that many writers do not retry at the same moment.
 
     Args:
-        first_secs: the first wait, at most.
-        most_secs: no wait is longer.
-        draw: a number in [0, 1).
+        first_secs: upper bound of the first wait, in seconds.
+        most_secs: upper bound of every wait, in seconds.
+        draw: returns a random number in [0, 1).
 
     Example:
         >>> backoff = Backoff(1.0, 5.0, draw=lambda: 0.0)
@@ -78,17 +79,18 @@ class Backoff:
         self._tries = 0
 
     def next(self) -> float:
-        """Seconds to wait now: between half of the full wait and all of it."""
+        """Seconds to wait now: at random between half and all of a bound that doubles each time."""
         full = min(self._most, self._first * 2.0 ** min(self._tries, 60))
         self._tries += 1
         return full * (1 - 0.5 * self._draw())
 
     def reset(self) -> None:
-        """Starts over, after a success."""
+        """Starts again with the first wait, after a success."""
         self._tries = 0
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and its causes; a chain may contain a cycle."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -110,9 +112,9 @@ def _status(error: BaseException) -> int | None:
     return status if 400 <= status < 600 else None
 
 
-def _breaks(error: BaseException) -> bool:
+def _is_broken_connection(error: BaseException) -> bool:
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     if any(kind.__name__ in _BROKEN_LINE for kind in type(error).__mro__):
         return True
-    return isinstance(error, OSError) and (error.errno is None or error.errno in _PASSING)
+    return isinstance(error, OSError) and (error.errno is None or error.errno in _TRANSIENT)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from jaxlog.errors import MissingDependencyError, ReadError
-from jaxlog.reading.columns import Columns
+from jaxlog.reading.decoder import ScalarColumns
 
-__all__ = ["BACKENDS", "Table", "as_backend", "require_backend"]
+__all__ = ["BACKENDS", "Backend", "RunScalars", "as_backend", "require_backend"]
 
-BACKENDS = ("pandas", "polars", "numpy")
+Backend: TypeAlias = Literal["pandas", "polars", "numpy"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RunScalars:
     """The scalars of one run, sorted.
 
     Attributes:
@@ -31,10 +32,10 @@ class Table:
     run: str
     tags: list[str]
     tag: np.ndarray
-    columns: Columns
+    columns: ScalarColumns
 
 
-def require_backend(backend: str) -> None:
+def require_backend(backend: Backend) -> None:
     """Imports what `backend` needs.
 
     Raises:
@@ -49,14 +50,14 @@ def require_backend(backend: str) -> None:
         raise MissingDependencyError.for_package(backend, extra=backend) from error
 
 
-def as_backend(tables: Sequence[Table], backend: str, *, pivot: bool = False) -> Any:
+def as_backend(tables: Sequence[RunScalars], backend: Backend, *, pivot: bool = False) -> Any:
     """The rows of all `tables`, in order, as one table of `backend`.
 
     Example:
         >>> list(as_backend([], "numpy"))
         ['run', 'tag', 'step', 'wall_time', 'value']
     """
-    all_columns = Columns.joined([table.columns for table in tables])
+    all_columns = ScalarColumns.joined([table.columns for table in tables])
     runs = [table.run for table in tables]
     tags = sorted({tag for table in tables for tag in table.tags})
     rank = {tag: number for number, tag in enumerate(tags)}
@@ -80,7 +81,7 @@ def as_backend(tables: Sequence[Table], backend: str, *, pivot: bool = False) ->
     return _MAKERS[backend](names, numbers)
 
 
-def _pivoted(runs: Any, tags: list[str], codes: Any, columns: Columns) -> Any:
+def _pivoted(runs: Any, tags: list[str], codes: Any, columns: ScalarColumns) -> Any:
     """One row a run and step, one column a tag."""
     used, tag_codes = np.unique(codes[1], return_inverse=True)
     tags = [tags[code] for code in used.tolist()]

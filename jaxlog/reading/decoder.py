@@ -1,4 +1,4 @@
-"""`decode`: all scalars of an event file as columns.
+"""`decode_scalars`: all scalars of an event file as columns.
 
 Most records of a file differ only in their time, step and values. So one of them is parsed, those
 that equal it everywhere else are found by comparing bytes, and all their numbers are taken out at
@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jaxlog.reading.records import Records
-from jaxlog.reading.wire import Event, WireError, parse_event
+from jaxlog.reading.protobuf import Event, EventScalar, ProtobufError, parse_event
+from jaxlog.reading.record_parser import Records
 
-__all__ = ["Columns", "decode"]
+__all__ = ["ScalarColumns", "decode_scalars"]
 
 _ROUNDS = 8  # patterns tried among records of one size, before the rest is parsed one by one
 _FEW = 4  # records of one size that are parsed one by one at once
@@ -23,7 +23,7 @@ _CHUNK_BYTES = 1 << 24
 
 
 @dataclass(slots=True)
-class Columns:
+class ScalarColumns:
     """Scalars in no order, one element of each array a scalar.
 
     Attributes:
@@ -41,11 +41,11 @@ class Columns:
     order: np.ndarray
 
     @classmethod
-    def joined(cls, parts: list[Columns]) -> Columns:
+    def joined(cls, parts: list[ScalarColumns]) -> ScalarColumns:
         """All parts, one after the other.
 
         Example:
-            >>> Columns.joined([]).values.tolist()
+            >>> ScalarColumns.joined([]).values.tolist()
             []
         """
 
@@ -60,9 +60,9 @@ class Columns:
             column("order", np.int64),
         )
 
-    def kept(self, keep: np.ndarray) -> Columns:
+    def kept(self, keep: np.ndarray) -> ScalarColumns:
         """The scalars where `keep` is True, or in the order of its indices."""
-        return Columns(
+        return ScalarColumns(
             self.tags[keep],
             self.steps[keep],
             self.wall_times[keep],
@@ -71,9 +71,9 @@ class Columns:
         )
 
 
-def decode(
+def decode_scalars(
     content: bytes, records: Records, code: Callable[[str], int]
-) -> tuple[Columns, list[tuple[int, int]], int | None]:
+) -> tuple[ScalarColumns, list[tuple[int, int]], int | None]:
     """The scalars of a file, `(record, step)` of each session's start, and the first bad record.
 
     Args:
@@ -82,11 +82,10 @@ def decode(
         code: the number of a tag; negative to leave the tag out.
 
     Example:
-        >>> from jaxlog.storage.block import Block
-        >>> from jaxlog.storage.records import scalar_records
-        >>> from jaxlog.reading.records import split_records
+        >>> from jaxlog.storage import Block, scalar_records
+        >>> from jaxlog.reading import split_records
         >>> content = b"".join(scalar_records(Block.row({"loss": 0.5}, step=3)))
-        >>> columns, starts, bad = decode(content, split_records(content), lambda tag: 0)
+        >>> columns, starts, bad = decode_scalars(content, split_records(content), lambda tag: 0)
         >>> columns.steps.tolist(), columns.values.tolist()
         ([3], [0.5])
     """
@@ -95,7 +94,7 @@ def decode(
     bounds = np.flatnonzero(np.diff(records.sizes[order])) + 1
     for group in np.split(order, bounds) if len(order) else ():
         reader.read(group)
-    return Columns.joined(reader.parts), sorted(reader.starts), reader.bad
+    return ScalarColumns.joined(reader.parts), sorted(reader.starts), reader.bad
 
 
 @dataclass
@@ -103,7 +102,7 @@ class _Reader:
     content: bytes
     records: Records
     code: Callable[[str], int]
-    parts: list[Columns] = field(default_factory=list)
+    parts: list[ScalarColumns] = field(default_factory=list)
     starts: list[tuple[int, int]] = field(default_factory=list)
     bad: int | None = None
 
@@ -144,21 +143,21 @@ class _Reader:
         return rest[np.sort(np.concatenate(left))] if left else rest[:0]
 
     def _take_many(self, event: Event, records: np.ndarray, rows: np.ndarray) -> None:
-        points = [(code, point) for point in event.points if (code := self.code(point.tag)) >= 0]
-        if not points:
+        scalars = self._wanted(event)
+        if not scalars:
             return
-        count, width = len(rows), len(points)
+        count, width = len(rows), len(scalars)
         values = np.empty((count, width), np.float64)
-        for column, (_, point) in enumerate(points):
-            stored = rows[:, point.offset : point.offset + point.width]
-            values[:, column] = np.ascontiguousarray(stored).view(f"<f{point.width}")[:, 0]
+        for column, (_, scalar) in enumerate(scalars):
+            stored = rows[:, scalar.offset : scalar.offset + scalar.width]
+            values[:, column] = np.ascontiguousarray(stored).view(f"<f{scalar.width}")[:, 0]
         times = np.full(count, event.wall_time)
         if event.wall_time_at >= 0:
             stored = rows[:, event.wall_time_at : event.wall_time_at + 8]
             times = np.ascontiguousarray(stored).view("<f8")[:, 0]
-        codes = np.array([code for code, _ in points], np.int64)
+        codes = np.array([code for code, _ in scalars], np.int64)
         self.parts.append(
-            Columns(
+            ScalarColumns(
                 np.tile(codes, count),
                 np.repeat(_steps(rows[:, slice(*event.step_at)]), width),
                 np.repeat(times, width),
@@ -170,35 +169,39 @@ class _Reader:
     def _take_one(self, record: int, event: Event) -> None:
         if event.is_start:
             self.starts.append((record, event.step))
-        points = [(code, point) for point in event.points if (code := self.code(point.tag)) >= 0]
-        if points:
-            count = len(points)
+        scalars = self._wanted(event)
+        if scalars:
+            count = len(scalars)
             self.parts.append(
-                Columns(
-                    np.array([code for code, _ in points], np.int64),
+                ScalarColumns(
+                    np.array([code for code, _ in scalars], np.int64),
                     np.full(count, event.step, np.int64),
                     np.full(count, event.wall_time),
-                    np.array([point.value for _, point in points], np.float64),
+                    np.array([scalar.value for _, scalar in scalars], np.float64),
                     np.full(count, record, np.int64),
                 )
             )
+
+    def _wanted(self, event: Event) -> list[tuple[int, EventScalar]]:
+        coded = ((self.code(scalar.tag), scalar) for scalar in event.scalars)
+        return [(code, scalar) for code, scalar in coded if code >= 0]
 
     def _parse(self, record: int) -> Event | None:
         start = int(self.records.starts[record])
         try:
             return parse_event(self.content[start : start + int(self.records.sizes[record])])
-        except WireError:
+        except ProtobufError:
             self.bad = record if self.bad is None else min(self.bad, record)
             return None
 
 
 def _is_regular(event: Event) -> bool:
     """Whether all its numbers stand in its bytes as they are."""
-    return not event.is_start and all(point.offset >= 0 for point in event.points)
+    return not event.is_start and all(scalar.offset >= 0 for scalar in event.scalars)
 
 
 def _places(event: Event) -> tuple[int, tuple[int, int], list[tuple[int, int]]]:
-    places = [(point.offset, point.width) for point in event.points]
+    places = [(scalar.offset, scalar.width) for scalar in event.scalars]
     return event.wall_time_at, event.step_at, places
 
 
@@ -208,8 +211,8 @@ def _mask(event: Event, size: int) -> np.ndarray:
     if event.wall_time_at >= 0:
         mask[event.wall_time_at : event.wall_time_at + 8] = 0
     mask[slice(*event.step_at)] = 0x80  # the bits that say how long the step is
-    for point in event.points:
-        mask[point.offset : point.offset + point.width] = 0
+    for scalar in event.scalars:
+        mask[scalar.offset : scalar.offset + scalar.width] = 0
     return mask
 
 

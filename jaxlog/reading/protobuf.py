@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["Event", "Point", "WireError", "parse_event"]
+__all__ = ["Event", "EventScalar", "ProtobufError", "parse_event"]
 
 # DataType -> (struct format, numpy dtype) of a tensor's raw content.
 _CONTENT = {1: "<f", 2: "<d", 3: "<i", 9: "<q", 19: "<e"}
@@ -20,11 +20,11 @@ _PACKED = {5: "<f", 6: "<d"}  # float_val, double_val
 _SCALAR_PLUGINS = {"", "scalars"}
 
 
-class WireError(ValueError):
+class ProtobufError(ValueError):
     """Bytes that are no protobuf message."""
 
 
-class Point(NamedTuple):
+class EventScalar(NamedTuple):
     """One scalar of an event.
 
     Attributes:
@@ -47,7 +47,7 @@ class Event:
     Attributes:
         wall_time: seconds since the epoch.
         step: the step; 0 when it is not stored.
-        points: its scalars, in order.
+        scalars: its scalars, in order.
         is_start: whether a session starts here, which takes back what stands at `step` and above.
         wall_time_at: offset of the eight bytes of the time; -1 when it is not stored.
         step_at: first byte and end of the step's varint; (0, 0) when it is not stored.
@@ -55,7 +55,7 @@ class Event:
 
     wall_time: float = 0.0
     step: int = 0
-    points: list[Point] = field(default_factory=list)
+    scalars: list[EventScalar] = field(default_factory=list)
     is_start: bool = False
     wall_time_at: int = -1
     step_at: tuple[int, int] = (0, 0)
@@ -65,15 +65,14 @@ def parse_event(data: bytes) -> Event:
     """The scalars of a serialised `Event`; everything else in it is passed over.
 
     Raises:
-        WireError: `data` is no protobuf message.
+        ProtobufError: `data` is no protobuf message.
 
     Example:
-        >>> from jaxlog.storage import records
-        >>> from jaxlog.storage.block import Block
+        >>> from jaxlog.storage import Block, records
         >>> [record] = records.scalar_records(Block.row({"loss": 0.5}, step=3, wall_time=0.0))
         >>> event = parse_event(record[12:-4])
-        >>> event.step, event.points
-        (3, [Point(tag='loss', value=0.5, offset=22, width=4)])
+        >>> event.step, event.scalars
+        (3, [EventScalar(tag='loss', value=0.5, offset=22, width=4)])
     """
     event = Event()
     for number, kind, start, stop in _fields(data, 0, len(data)):
@@ -83,19 +82,19 @@ def parse_event(data: bytes) -> Event:
             case 2, 0:
                 event.step, event.step_at = _signed(data, start), (start, stop)
             case 5, 2:
-                event.points.extend(_summary(data, start, stop))
+                event.scalars.extend(_summary(data, start, stop))
             case 7, 2:
                 event.is_start = _session_starts(data, start, stop)
     return event
 
 
-def _summary(data: bytes, start: int, stop: int) -> Iterator[Point]:
+def _summary(data: bytes, start: int, stop: int) -> Iterator[EventScalar]:
     for number, kind, first, last in _fields(data, start, stop):
-        if (number, kind) == (1, 2) and (point := _value(data, first, last)) is not None:
-            yield point
+        if (number, kind) == (1, 2) and (scalar := _value(data, first, last)) is not None:
+            yield scalar
 
 
-def _value(data: bytes, start: int, stop: int) -> Point | None:
+def _value(data: bytes, start: int, stop: int) -> EventScalar | None:
     """The scalar in a `Summary.Value`, None when it holds something else."""
     tag, plugin = "", ""
     found: tuple[float, int, int] | None = None
@@ -109,7 +108,7 @@ def _value(data: bytes, start: int, stop: int) -> Point | None:
                 found = _tensor(data, first, last)
             case 9, 2:
                 plugin = _plugin(data, first, last)
-    return Point(tag, *found) if found is not None and plugin in _SCALAR_PLUGINS else None
+    return EventScalar(tag, *found) if found is not None and plugin in _SCALAR_PLUGINS else None
 
 
 def _tensor(data: bytes, start: int, stop: int) -> tuple[float, int, int] | None:
@@ -163,9 +162,9 @@ def _fields(data: bytes, position: int, stop: int) -> Iterator[tuple[int, int, i
         elif kind in {1, 5}:
             end = position + (8 if kind == 1 else 4)
         else:
-            raise WireError(f"wire type {kind} at byte {position}")
+            raise ProtobufError(f"wire type {kind} at byte {position}")
         if end > stop:
-            raise WireError(f"a field at byte {position} ends beyond its message")
+            raise ProtobufError(f"a field at byte {position} ends beyond its message")
         yield key >> 3, kind, position, end
         position = end
 
@@ -180,7 +179,7 @@ def _varint(data: bytes, position: int, stop: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
         shift += 7
-    raise WireError(f"a number without end before byte {position}")
+    raise ProtobufError(f"a number without end before byte {position}")
 
 
 def _signed(data: bytes, position: int) -> int:

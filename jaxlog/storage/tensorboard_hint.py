@@ -1,4 +1,8 @@
-"""Which TensorBoard shows a live run on a URL, said once where the plain command would not."""
+"""A hint for users: how to start TensorBoard so that it follows a live run on an object store.
+
+TensorBoard reads abfs:// and, without boto3, s3:// through fsspec, whose clients cache directory
+listings. It then shows the files of its first listing for ever, unless that cache is switched off.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +13,20 @@ import logging
 from jaxlog.storage.secrets import safe_url
 from jaxlog.storage.uploads import Uploads
 
-__all__ = ["say_how_to_watch", "watch_command"]
+__all__ = ["log_tensorboard_hint", "tensorboard_command"]
 
-# Protocols that TensorBoard hands to fsspec, whose clients remember their first listing. Of s3://
-# it takes care itself where boto3 is installed.
+# Protocols that TensorBoard reads through fsspec, by the name of fsspec's environment variable.
 _LISTING_CACHED = {"s3": "S3", "s3a": "S3A", "abfs": "ABFS", "abfss": "ABFSS", "az": "AZ"}
 _said: set[str] = set()
 
 
-def watch_command(url: str) -> str | None:
-    """The command for a TensorBoard that follows a live run; None where the plain one does.
+def tensorboard_command(url: str) -> str | None:
+    """The command for a TensorBoard that follows a live run; None if the plain command does.
 
     Example:
-        >>> print(watch_command("abfs://bucket/logs"))
+        >>> print(tensorboard_command("abfs://bucket/logs"))
         FSSPEC_ABFS='{"use_listings_cache": false}' tensorboard --logdir abfs://bucket/logs
-        >>> watch_command("/tmp/logs") is None
+        >>> tensorboard_command("/tmp/logs") is None
         True
     """
     protocol = url.partition("://")[0] if "://" in url else ""
@@ -35,13 +38,13 @@ def watch_command(url: str) -> str | None:
     return f"FSSPEC_{_LISTING_CACHED[protocol]}='{option}' tensorboard --logdir {safe_url(url)}"
 
 
-def say_how_to_watch(uploads: Uploads, save_dir: str) -> None:
-    """Logs that command, once a protocol and process.
+def log_tensorboard_hint(uploads: Uploads, save_dir: str) -> None:
+    """Logs that command as a warning, once per protocol and process.
 
     Example:
-        >>> say_how_to_watch(Uploads("memory://logs"), "memory://logs")
+        >>> log_tensorboard_hint(Uploads("memory://logs"), "memory://logs")
     """
-    command = None if uploads.is_local else watch_command(save_dir)
+    command = None if uploads.is_local else tensorboard_command(save_dir)
     protocol = save_dir.partition("://")[0]
     if command is not None and protocol not in _said:
         _said.add(protocol)
