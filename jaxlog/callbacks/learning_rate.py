@@ -78,7 +78,10 @@ class LearningRateMonitor(Callback):
             self._log(loop, rates)
         else:
             # The next step may donate the state and so delete its arrays; a copy stays valid.
-            self._latest = {name: loop.keep(rate) for name, rate in rates.items()}
+            self._latest = {
+                name: rate.copy() if isinstance(rate, jax.Array) else rate
+                for name, rate in rates.items()
+            }
 
     def on_train_epoch_end(self, loop: LoopView) -> None:
         """Logs the rate of the epoch's last step."""
