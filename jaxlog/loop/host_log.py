@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxlog.errors import HookError, LogArgumentError
-from jaxlog.logs.arguments import check_call
-from jaxlog.logs.hooks import Hook, find_hook
+from jaxlog.logs import Hook, LogOptions, check_call, find_hook, takes_options
 from jaxlog.loop.callbacks import overriding
 from jaxlog.loop.point import Point
 from jaxlog.loop.settings import check_count
@@ -47,14 +47,15 @@ class HostLog(Status):
         finally:
             self._hook = before
 
+    @takes_options
     def log(
         self,
         name: str,
         value: Any,
         *,
-        batch_size: Any = None,
+        batch_size: ArrayLike | None = None,
         step: int | None = None,
-        **options: Any,
+        **options: Unpack[LogOptions],
     ) -> None:
         """Logs a value on the host: a number, a `jax.Array` (not waited for), or a `Metric`.
 
@@ -76,7 +77,7 @@ class HostLog(Status):
             return
         hook = self._current_hook(name)
         value = self.keep(as_metric(value))
-        checked = check_call(name, value, hook, batch_size=batch_size, **options)
+        checked = check_call(name, value, hook, options, batch_size=batch_size, function="loop.log")
         if checked.syncs and jax.process_count() > 1:
             raise LogArgumentError(
                 f"loop.log({name!r}, ..., sync_dist=True) with {jax.process_count()} processes: "
@@ -107,7 +108,8 @@ class HostLog(Status):
                 f"loop.log({name!r}, ..., step={step}, {given.pop()}=...): a value with an x value "
                 f"of its own is written as it is; leave one of the two out"
             )
-        checked = check_call(name, value, find_hook("training_step"), **options)
+        hook = find_hook("training_step")
+        checked = check_call(name, value, hook, options, function="loop.log")
         self.pipeline.push_point(Point(name, checked, self.keep(value), step, time.time()))
 
     def keep(self, value: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.logs.arguments import NAN_POLICIES
+from jaxlog.logs import NAN_POLICIES
 
 __all__ = ["Settings"]
 
