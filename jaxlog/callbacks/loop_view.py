@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
+
+from jax.typing import ArrayLike
+
+from jaxlog.logs import LogOptions
 
 __all__ = ["LoopView"]
 
@@ -99,7 +103,15 @@ class LoopView(Protocol):
         """As `progress_bar_metrics`, but what has arrived by now: never waits for the device."""
         ...
 
-    def log(self, name: str, value: Any, **options: Any) -> None:
+    def log(
+        self,
+        name: str,
+        value: Any,
+        *,
+        batch_size: ArrayLike | None = None,
+        step: int | None = None,
+        **options: Unpack[LogOptions],
+    ) -> None:
         """Logs a value on the host, with the defaults of the running hook."""
         ...
 

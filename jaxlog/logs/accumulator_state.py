@@ -1,7 +1,8 @@
-"""The arithmetic of state: what one step has logged so far, as a monoid of device values.
+"""The accumulator state of a key: what one step has logged of it so far, as a monoid.
 
-`AccumulatorState` map an spec's field names to arrays of shape (); a metric's state stands under `"metric"`.
-Each function takes the spec, which fixes dtypes and structure, so state never change either.
+An `AccumulatorState` maps the field names of a key spec to device arrays of shape (), and
+`"metric"` to the state of a logged metric. Each function takes the spec, which fixes dtypes and
+structure; so neither changes while a step runs, and a state can be the carry of a scan.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """The arguments of a log call, checked at trace time; nothing is computed.
 
-`log`, `log_dict`, `Logs.log` and the host's `Loop.log` all pass through `check_call`; those that
-take traced values go on to `lowering.normalize_call`.
+`log`, `log_dict`, `log_gradient`, `Logs.log` and the host's `Loop.log` all pass through
+`check_call`. All but `Loop.log` then pass the value to `normalize.normalize_call`, which makes
+arrays of it.
 """
 
 from __future__ import annotations
 
-import builtins
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,48 +16,41 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.logs.hooks import Hook, resolve_flags
-from jaxlog.logs.schema import Options
+from jaxlog.logs.hooks import Hook
+from jaxlog.logs.options import Options, check_options
 from jaxlog.metrics import Metric
 
-__all__ = ["NAN_POLICIES", "check_call", "check_options"]
-
-NAN_POLICIES = ("keep", "skip", "raise")
+__all__ = ["check_call"]
 
 _BEYOND_FLOAT = 2**1024
-_REDUCTIONS = {"mean": "mean", "avg": "mean", "sum": "sum", "min": "min", "max": "max"}
-_FUNCTIONS: tuple[tuple[object, str], ...] = tuple(
-    (getattr(module, name), name)
-    for module in (jnp, np, builtins)
-    for name in ("mean", "sum", "min", "max")
-    if hasattr(module, name)
-)
 
 
 def check_call(
     name: str,
     value: Any,
     hook: Hook,
+    options: Mapping[str, Any],
     *,
     batch_size: Any = None,
     mask: Any = None,
-    **options: Any,
+    function: str = "log",
 ) -> Options:
     """The options of a log call with every argument checked; computes nothing.
 
     Args:
         name: the key.
         value: a number, an array of one element, an array with a `mask`, or a `Metric`.
-        hook: where the call stands.
+        hook: the hook in which the call was made.
+        options: the `LogOptions` as given.
         batch_size: explicit weight, int or float, shape (), may be traced.
         mask: bool array that `value` broadcasts with; False elements do not count.
-        **options: as `check_options` takes them.
+        function: which of `options.CALL_ARGUMENTS` was called, for messages.
 
     Raises:
         LogArgumentError: the first argument that is wrong, with what to write instead.
         HookError: the hook forbids the call.
     """
-    checked = check_options(name, hook, **options)
+    checked = check_options(name, hook, options, function=function)
     if isinstance(value, Metric):
         _check_metric(name, value, checked, mask)
         return checked
@@ -67,98 +60,6 @@ def check_call(
     if mask is not None:
         _check_mask(name, mask, value)
     return checked
-
-
-def check_options(
-    name: object,
-    hook: Hook,
-    *,
-    prog_bar: bool = False,
-    logger: bool = True,
-    on_step: bool | None = None,
-    on_epoch: bool | None = None,
-    reduce_fx: Any = "mean",
-    enable_graph: bool = False,
-    sync_dist: bool = False,
-    sync_dist_group: Any = None,
-    add_dataloader_idx: bool = True,
-    rank_zero_only: bool = False,
-    nan_policy: str | None = None,
-) -> Options:
-    """The options of a call with Lightning's defaults filled in.
-
-    Raises:
-        LogArgumentError: a name or an option that cannot be.
-        HookError: the hook forbids the call.
-    """
-    if not isinstance(name, str) or not name:
-        raise LogArgumentError(
-            f"log(name={name!r}, ...): the name must be a non-empty string, such as 'train/loss'"
-        )
-    flags = {
-        "prog_bar": prog_bar,
-        "logger": logger,
-        "enable_graph": enable_graph,
-        "sync_dist": sync_dist,
-        "add_dataloader_idx": add_dataloader_idx,
-        "rank_zero_only": rank_zero_only,
-    }
-    for option, given in flags.items():
-        if not isinstance(given, bool):
-            raise LogArgumentError(
-                f"log({name!r}, ..., {option}={given!r}): takes True or False; "
-                f"a traced value cannot decide what becomes of a log"
-            )
-    if add_dataloader_idx and "/dataloader_idx_" in name:
-        raise LogArgumentError(
-            f"log({name!r}, ...): '/dataloader_idx_' is what jaxlog appends when there are several "
-            f"loaders; leave it out of the name, or write add_dataloader_idx=False"
-        )
-    if nan_policy is not None and nan_policy not in NAN_POLICIES:
-        raise LogArgumentError(
-            f"log({name!r}, ..., nan_policy={nan_policy!r}): takes 'keep', 'skip' or 'raise'"
-        )
-    step, epoch = resolve_flags(name, hook, on_step=on_step, on_epoch=on_epoch)
-    return Options(
-        hook=hook.name,
-        on_step=step,
-        on_epoch=epoch,
-        prog_bar=prog_bar,
-        logger=logger,
-        reduce_fx=_reduction(name, reduce_fx),
-        enable_graph=enable_graph,
-        sync_dist=sync_dist,
-        sync_dist_group=_group(name, sync_dist_group),
-        add_dataloader_idx=add_dataloader_idx,
-        rank_zero_only=rank_zero_only,
-        nan_policy=nan_policy,
-    )
-
-
-def _reduction(name: str, reduce_fx: Any) -> str:
-    if isinstance(reduce_fx, str) and reduce_fx in _REDUCTIONS:
-        return _REDUCTIONS[reduce_fx]
-    for function, reduction in _FUNCTIONS:
-        if reduce_fx is function:
-            return reduction
-    raise LogArgumentError(
-        f"log({name!r}, ..., reduce_fx={reduce_fx!r}): takes 'mean', 'sum', 'min' or 'max' (or "
-        f"jnp.mean, jnp.sum, jnp.min, jnp.max); for anything else log a jaxlog.Metric"
-    )
-
-
-def _group(name: str, group: Any) -> Hashable:
-    if group is None or isinstance(group, str):
-        return group
-    if isinstance(group, (list, tuple)):
-        frozen = tuple(tuple(part) if isinstance(part, (list, tuple)) else part for part in group)
-        members = [m for part in frozen for m in (part if isinstance(part, tuple) else (part,))]
-        if all(isinstance(member, (str, int)) for member in members):
-            return frozen
-    raise LogArgumentError(
-        f"log({name!r}, ..., sync_dist_group={group!r}): takes a mesh axis name, a tuple of them, "
-        f"or axis_index_groups such as [[0, 1], [2, 3]]"
-    )
 
 
 def _check_metric(name: str, metric: Metric, options: Options, mask: Any) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import jax
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from jaxlog.compat import is_checked, traced_for, varying_axes
 from jaxlog.errors import LogArgumentError, SchemaError
@@ -16,6 +17,7 @@ from jaxlog.logs.accumulator_state import StepState, contribution, merge, neutra
 from jaxlog.logs.arguments import check_call
 from jaxlog.logs.hooks import find_hook
 from jaxlog.logs.normalize import normalize_call, spec_of
+from jaxlog.logs.options import LogOptions, takes_options
 from jaxlog.logs.ring_buffer import (
     RingBuffer,
     blank_row,
@@ -44,8 +46,8 @@ class Logs:
 
     Attributes:
         schema: what is logged; static.
-        ring_buffer: the latest `rows` steps, packed, int32 of shape `(rows, words)`, and the number of
-            steps pushed, int32 of shape ().
+        ring_buffer: the latest `rows` steps, packed, int32 of shape `(rows, words)`, and the
+            number of steps pushed, int32 of shape ().
         totals: packed running reductions of scalars, int32 of shape `(words,)`.
         metrics: running states of logged metrics, by name.
         pending: what the current step has logged; only in the explicit style.
@@ -142,8 +144,15 @@ class Logs:
 
     # ---- the explicit style -----------------------------------------------------------------
 
+    @takes_options
     def log(
-        self, name: str, value: Any, *, batch_size: Any = None, mask: Any = None, **options: Any
+        self,
+        name: str,
+        value: Any,
+        *,
+        batch_size: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        **options: Unpack[LogOptions],
     ) -> Self:
         """These logs with one more value in the current step.
 
@@ -167,8 +176,9 @@ class Logs:
             )
         value = as_metric(value)
         hook = find_hook("training_step")
-        checked = check_call(name, value, hook, batch_size=batch_size, mask=mask, **options)
-        logged = normalize_call(name, value, checked, batch_size=batch_size, mask=mask)
+        weighting: dict[str, Any] = {"batch_size": batch_size, "mask": mask}
+        checked = check_call(name, value, hook, options, function="logs.log", **weighting)
+        logged = normalize_call(name, value, checked, **weighting)
         spec = spec_of(logged.call, repeated=True, optional=True)
         grown = self._with_spec(spec)
         spec = grown.schema.find(name) or spec
@@ -304,8 +314,8 @@ class Logs:
         """The logs of all shards along a mesh axis as one, the same on each.
 
         For use inside `shard_map` or `pmap`. Totals and metric states are reduced by their own
-        rules (weights summed with their numerators); the ring buffer keeps this shard's rows, so its
-        `history` stays local.
+        rules (weights summed with their numerators). The ring buffer keeps the rows of this shard,
+        so its `history` stays local.
 
         Args:
             axis_name: a mesh axis name or a tuple of them.

@@ -12,7 +12,8 @@ from jax.core import Tracer
 
 from jaxlog.logs.accumulator_state import neutral_scalar, strong
 from jaxlog.logs.fields import Field, scalar_fields
-from jaxlog.logs.schema import KeySpec, LeafSpec, Options
+from jaxlog.logs.options import Options
+from jaxlog.logs.schema import KeySpec, LeafSpec
 from jaxlog.metrics import Metric
 
 __all__ = ["LogCall", "Logged", "normalize_call", "spec_of"]

@@ -14,44 +14,9 @@ from typing import Any
 
 from jaxlog.errors import SchemaError
 from jaxlog.logs.fields import Field, scalar_fields, wider
+from jaxlog.logs.options import Options
 
-__all__ = ["KeySpec", "LeafSpec", "Options", "Schema", "ShardAxes", "check_same_options"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """The options of a log call that hold for its key, defaults filled in.
-
-    Two calls with one name must agree on every one of them.
-    """
-
-    hook: str
-    on_step: bool
-    on_epoch: bool
-    prog_bar: bool = False
-    logger: bool = True
-    reduce_fx: str = "mean"
-    enable_graph: bool = False
-    sync_dist: bool = False
-    sync_dist_group: Any = None
-    add_dataloader_idx: bool = True
-    rank_zero_only: bool = False
-    nan_policy: str | None = None
-
-    @property
-    def syncs(self) -> bool:
-        """Whether values that differ between shards are reduced."""
-        return self.sync_dist and not self.rank_zero_only
-
-    @property
-    def forks(self) -> bool:
-        """Whether the name forks into `name_step` and `name_epoch`."""
-        return self.on_step and self.on_epoch
-
-    def differences(self, other: Options) -> list[str]:
-        """The names of the options in which two calls differ."""
-        fields = (field.name for field in dataclasses.fields(self))
-        return [name for name in fields if getattr(self, name) != getattr(other, name)]
+__all__ = ["KeySpec", "LeafSpec", "Schema", "ShardAxes", "check_same_options"]
 
 
 @dataclasses.dataclass(frozen=True)

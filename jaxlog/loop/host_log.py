@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlog.errors import HookError, LogArgumentError
-from jaxlog.logs.arguments import check_call
-from jaxlog.logs.hooks import Hook, find_hook
+from jaxlog.logs import Hook, check_call, find_hook
 from jaxlog.loop.dispatch import Dispatcher
 from jaxlog.loop.driver import Driver
 from jaxlog.loop.fetch import Fetcher
@@ -36,7 +35,7 @@ class HostLog:
         """Logs a scalar in the running hook; see `Loop.log`."""
         hook = self._current_hook(name)
         value = _kept(as_metric(value))
-        checked = check_call(name, value, hook, batch_size=batch_size, **options)
+        checked = check_call(name, value, hook, options, batch_size=batch_size, function="loop.log")
         if checked.syncs and jax.process_count() > 1:
             raise LogArgumentError(
                 f"loop.log({name!r}, ..., sync_dist=True) with {jax.process_count()} processes: "
@@ -69,7 +68,8 @@ class HostLog:
                 f"loop.log({name!r}, ..., step={step}, {given.pop()}=...): a value with an x value "
                 f"of its own is written as it is; leave one of the two out"
             )
-        checked = check_call(name, value, find_hook("training_step"), **options)
+        hook = find_hook("training_step")
+        checked = check_call(name, value, hook, options, function="loop.log")
         clock = self._driver.settings.clock
         self._fetcher.push(ScalarAtStep(name, checked, _kept(as_metric(value)), step, clock()))
 

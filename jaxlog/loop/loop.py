@@ -7,12 +7,13 @@ import functools
 import time
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 import jax
+from jax.typing import ArrayLike
 
 from jaxlog.loggers import CSVLogger, PerLane, TensorBoardLogger, adapt
-from jaxlog.logs.hooks import find_hook
+from jaxlog.logs import LogOptions, NanPolicy, find_hook, takes_options
 from jaxlog.loop.cost import Cost
 from jaxlog.loop.dispatch import Dispatcher
 from jaxlog.loop.driver import Driver, LoopState
@@ -90,7 +91,7 @@ class Loop:
         *,
         log_every_n_steps: int = 50,
         accumulate_grad_batches: int = 1,
-        nan_policy: Literal["keep", "skip", "raise"] = "keep",
+        nan_policy: NanPolicy = "keep",
         batch_size_fn: Callable[[Any], float | None] | None = None,
         progress_bar: Any = True,
         callbacks: Iterable[Any] = (),
@@ -207,14 +208,15 @@ class Loop:
 
     # ---- logging on the host --------------------------------------------------------------------
 
+    @takes_options
     def log(
         self,
         name: str,
         value: Any,
         *,
-        batch_size: Any = None,
+        batch_size: ArrayLike | None = None,
         step: int | None = None,
-        **options: Any,
+        **options: Unpack[LogOptions],
     ) -> None:
         """Logs a value on the host: a number, a `jax.Array` (not waited for), or a `Metric`.
 

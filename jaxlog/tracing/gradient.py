@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.logs.arguments import check_call
+from jaxlog.logs import LogOptions, check_call, takes_options
 from jaxlog.logs.normalize import LogCall, normalize_call
 from jaxlog.tracing.context import current_hook, is_captured
 from jaxlog.tracing.primitive import log_p, to_front
@@ -19,7 +19,10 @@ from jaxlog.tracing.primitive import log_p, to_front
 __all__ = ["log_gradient"]
 
 
-def log_gradient(name: str, x: Any, *, batch_size: float | None = None, **options: Any) -> Any:
+@takes_options
+def log_gradient(
+    name: str, x: Any, *, batch_size: float | None = None, **options: Unpack[LogOptions]
+) -> Any:
     """`x`; where a backward pass goes through it, the norm of its cotangent is logged.
 
     The norm is the Euclidean one over all elements of all floating leaves, in float32. A forward
@@ -30,7 +33,7 @@ def log_gradient(name: str, x: Any, *, batch_size: float | None = None, **option
         name: the key.
         x: an array, or a pytree of arrays.
         batch_size: the weight of the value in means; a number.
-        **options: as in `jaxlog.log`, but for `mask`.
+        **options: as in `jaxlog.log`; a norm has no `mask`.
 
     Raises:
         LogArgumentError: an option that cannot be, or `x` has no floating leaf.
@@ -49,11 +52,9 @@ def log_gradient(name: str, x: Any, *, batch_size: float | None = None, **option
         >>> print(logs.compute()["hidden_gradient"])
         1.0
     """
-    if "mask" in options:
-        raise LogArgumentError(
-            f"log_gradient({name!r}, ..., mask=...): a norm has no mask; mask what flows into it"
-        )
-    checked = check_call(name, 0.0, current_hook(), batch_size=batch_size, **options)
+    checked = check_call(
+        name, 0.0, current_hook(), options, batch_size=batch_size, function="log_gradient"
+    )
     leaves, treedef = jax.tree.flatten(x)
     floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves]
     if not any(floating):

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
+
+from jax.typing import ArrayLike
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.logs.arguments import check_call, check_options
+from jaxlog.logs import (
+    LogOptions,
+    Options,
+    check_call,
+    check_names,
+    check_options,
+    takes_options,
+)
 from jaxlog.logs.normalize import Logged, normalize_call
-from jaxlog.logs.schema import Options
 from jaxlog.metrics import Metric
 from jaxlog.metrics.foreign import as_metric
 from jaxlog.tracing.context import current_hook, is_captured, note_traced, silent
@@ -19,23 +27,14 @@ from jaxlog.tracing.primitive import log_p
 __all__ = ["log", "log_dict"]
 
 
+@takes_options
 def log(
     name: str,
     value: Any,
     *,
-    prog_bar: bool = False,
-    logger: bool = True,
-    on_step: bool | None = None,
-    on_epoch: bool | None = None,
-    reduce_fx: Any = "mean",
-    enable_graph: bool = False,
-    sync_dist: bool = False,
-    sync_dist_group: Any = None,
-    add_dataloader_idx: bool = True,
-    batch_size: Any = None,
-    rank_zero_only: bool = False,
-    mask: Any = None,
-    nan_policy: str | None = None,
+    batch_size: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    **options: Unpack[LogOptions],
 ) -> None:
     """Records a value, from anywhere in a traced step; returns nothing.
 
@@ -51,25 +50,11 @@ def log(
             is computed only at the steps that a `Loop` writes (`log_every_n_steps`), and costs
             nothing at others; what it logs itself is not recorded. With `on_epoch` every step
             counts, and computes it.
-        prog_bar: show it in the progress bar.
-        logger: write it to the loggers.
-        on_step: keep the value of every step. Default: by hook, True in a training step.
-        on_epoch: reduce it over the epoch. Default: by hook, True in an evaluation step. With
-            both, the names fork into `name_step` and `name_epoch`.
-        reduce_fx: `"mean"` (weighted by batch size), `"sum"`, `"min"`, `"max"`, or
-            `jnp.mean/sum/min/max`.
-        enable_graph: accepted for Lightning's sake. A logged value never carries a gradient, and
-            never stops one.
-        sync_dist: reduce over devices that hold different values.
-        sync_dist_group: mesh axis name, a tuple of them, or `axis_index_groups`.
-        add_dataloader_idx: with several evaluation loaders, append `/dataloader_idx_i`.
         batch_size: the weight of this value in means, int or float, shape (), may be traced.
             Default: the leading dimension of the first array in the batch.
-        rank_zero_only: take the value of process 0 and never synchronise.
         mask: bool, of the value's shape or broadcasting with it. False elements do not count, not
             even as NaN; a mean over an array weighs by the number of True.
-        nan_policy: what a `Loop` does with a NaN or infinite value: `"keep"` it, `"skip"` the step,
-            or `"raise"` once the value has arrived. Default: as the loop says.
+        **options: see `LogOptions`.
 
     Raises:
         LogArgumentError: a value, name or option that cannot be logged; at trace time.
@@ -86,41 +71,37 @@ def log(
         >>> float(logs.compute()["loss"])
         3.5
     """
-    options: dict[str, Any] = {
-        "prog_bar": prog_bar,
-        "logger": logger,
-        "on_step": on_step,
-        "on_epoch": on_epoch,
-        "reduce_fx": reduce_fx,
-        "enable_graph": enable_graph,
-        "sync_dist": sync_dist,
-        "sync_dist_group": sync_dist_group,
-        "add_dataloader_idx": add_dataloader_idx,
-        "rank_zero_only": rank_zero_only,
-        "nan_policy": nan_policy,
-    }
-    weighting = {"batch_size": batch_size, "mask": mask}
+    _log(name, value, options, {"batch_size": batch_size, "mask": mask}, "log")
+
+
+def _log(
+    name: str,
+    value: Any,
+    options: Mapping[str, Any],
+    weighting: Mapping[str, Any],
+    function: str,
+) -> None:
+    place = current_hook()
     value = as_metric(value)
     if callable(as_array := getattr(value, "__jax_array__", None)):
         value = as_array()  # an nnx.Variable: a number, though it could be called too
     if not _is_thunk(value):
-        checked = check_call(name, value, current_hook(), **weighting, **options)
+        checked = check_call(name, value, place, options, function=function, **weighting)
         _bind(name, value, checked, weighting)
         return
-    place = current_hook()
-    checked = check_options(name, place, **options)
+    checked = check_options(name, place, options, function=function)
     if not is_captured():
         return
     if checked.on_epoch:  # every step counts
         result = as_metric(value())
-        check_call(name, result, place, **weighting, **options)
+        check_call(name, result, place, options, function=function, **weighting)
         _bind(name, result, checked, weighting)
         return
 
     def thunk() -> Logged:
         with silent():
             result = as_metric(value())
-        check_call(name, result, place, **weighting, **options)
+        check_call(name, result, place, options, function=function, **weighting)
         return normalize_call(name, result, checked, **weighting)
 
     note_traced(name)
@@ -145,11 +126,20 @@ def _bind(name: str, value: Any, options: Options, weighting: Mapping[str, Any])
         log_p.bind(*logged.operands, call=logged.call)
 
 
-def log_dict(mapping: Mapping[str, Any], **options: Any) -> None:
+@takes_options
+def log_dict(
+    mapping: Mapping[str, Any],
+    *,
+    batch_size: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    **options: Unpack[LogOptions],
+) -> None:
     """Records several values with the same options: `log(name, value, **options)` for each.
 
     Args:
         mapping: names to values; not nested.
+        batch_size: as in `log`.
+        mask: as in `log`.
         **options: as in `log`.
 
     Raises:
@@ -170,5 +160,6 @@ def log_dict(mapping: Mapping[str, Any], **options: Any) -> None:
             f"log_dict({mapping!r}): takes a mapping of names to values; for one value write "
             f"jaxlog.log(name, value)"
         )
+    check_names("", options, function="log_dict")  # also where the mapping is empty
     for name, value in mapping.items():
-        log(name, value, **options)
+        _log(name, value, options, {"batch_size": batch_size, "mask": mask}, "log_dict")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.logs.arguments import NAN_POLICIES
+from jaxlog.logs import NAN_POLICIES
 
 __all__ = ["Settings", "check_count"]
 

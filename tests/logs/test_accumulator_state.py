@@ -1,4 +1,4 @@
-"""AccumulatorState are a monoid: each call contributes, whatever the order, and nothing changes nothing."""
+"""The accumulator state of a step is a monoid: each call contributes, in any order."""
 
 from __future__ import annotations
 

@@ -16,9 +16,7 @@ import numpy as np
 import pytest
 
 from jaxlog.errors import HookError, JaxlogError, LogArgumentError
-from jaxlog.logs import Logs
-from jaxlog.logs.arguments import check_call, check_options
-from jaxlog.logs.hooks import HOOKS, resolve_flags
+from jaxlog.logs import HOOKS, Logs, Options, check_call, check_options, resolve_flags
 from jaxlog.metrics import Mean, Metric
 from jaxlog.tracing import capture, log
 
@@ -33,10 +31,16 @@ class Stateless(Metric):
         return jnp.float32(3)
 
 
+def accepted(name: str, value: Any, hook: Any = HOOK, **call: Any) -> Options:
+    """What `check_call` makes of a call."""
+    weighting = {key: call.pop(key) for key in ("batch_size", "mask") if key in call}
+    return check_call(name, value, hook, call, **weighting)
+
+
 def refused(error: type[JaxlogError], *parts: str, **call: Any) -> None:
     """Both faces refuse the call, and the message holds each part."""
     call = {"name": "v", "value": 1.0} | call
-    for face in (lambda **c: check_call(c.pop("name"), c.pop("value"), HOOK, **c), _traced):
+    for face in (accepted, _traced):
         with pytest.raises(error) as caught:
             face(**call)
         for part in parts:
@@ -58,12 +62,12 @@ def test_a_name_that_is_none(name: Any) -> None:
 @pytest.mark.parametrize("name", ["a/dataloader_idx_0", "/dataloader_idx_", "x/dataloader_idx_1/y"])
 def test_a_name_that_ends_like_a_loader(name: str) -> None:
     refused(LogArgumentError, repr(name), "several loaders", "add_dataloader_idx=False", name=name)
-    check_call(name, 1.0, HOOK, add_dataloader_idx=False)
+    accepted(name, 1.0, add_dataloader_idx=False)
 
 
 @pytest.mark.parametrize("name", ["a", "a/b", " ", "dataloader_idx_0", "λ", "a\nb", "a_step"])
 def test_other_names_pass(name: str) -> None:
-    check_call(name, 1.0, HOOK)
+    accepted(name, 1.0)
 
 
 class Thing:
@@ -109,7 +113,7 @@ def test_a_random_key() -> None:
 
 @pytest.mark.parametrize("value", [2**1023, -(2**1023), True, np.ones((1, 1, 1)), np.float16(1)])
 def test_values_at_the_edge_pass(value: Any) -> None:
-    check_call("v", value, HOOK)
+    accepted("v", value)
 
 
 # ---- options --------------------------------------------------------------------------------
@@ -191,7 +195,7 @@ def test_a_traced_bool_is_no_weight() -> None:
 
 @pytest.mark.parametrize("given", [0, 0.0, 3, 2.5, np.float32(2), np.uint8(7)])
 def test_weights_that_pass(given: Any) -> None:
-    check_call("v", 1.0, HOOK, batch_size=given)
+    accepted("v", 1.0, batch_size=given)
 
 
 MASKS: dict[str, tuple[Any, str]] = {
@@ -213,7 +217,7 @@ def test_a_mask_that_is_none(case: str) -> None:
 def test_a_mask_and_a_weight() -> None:
     call = {"value": np.ones(2), "mask": np.ones(2, bool), "batch_size": 2}
     refused(LogArgumentError, "already is its weight", "leave batch_size out", **call)
-    check_call("v", 1.0, HOOK, mask=True, batch_size=2)
+    accepted("v", 1.0, mask=True, batch_size=2)
 
 
 @pytest.mark.parametrize("option", [{"mask": True}, {"reduce_fx": "max"}, {"reduce_fx": max}])
@@ -236,7 +240,7 @@ def test_a_metric_of_several_numbers() -> None:
 WRONG: list[tuple[str, Callable[[Logs], Any]]] = [
     ("value of shape (2,)", lambda logs: logs.log("v", jnp.ones(2))),
     ("name=''", lambda logs: logs.log("", 1.0)),
-    ("reduce_fx='median'", lambda logs: logs.log("v", 1.0, reduce_fx="median")),
+    ("reduce_fx='median'", lambda logs: logs.log("v", 1.0, reduce_fx="median")),  # pyright: ignore[reportArgumentType]
     ("on_step=False and on_epoch=False", lambda logs: logs.log("v", 1.0, on_step=False)),
     ("batch_size=-1", lambda logs: logs.log("v", 1.0, batch_size=-1)),
     ("mask of dtype float32", lambda logs: logs.log("v", jnp.ones(2), mask=jnp.ones(2))),
@@ -266,13 +270,14 @@ def test_nothing_has_run_when_it_raises() -> None:
 
 
 def test_options_come_back_complete() -> None:
-    options = check_options("v", HOOK, reduce_fx=jnp.max, sync_dist_group=[["a", "b"], "c"])
+    given = {"reduce_fx": jnp.max, "sync_dist_group": [["a", "b"], "c"]}
+    options = check_options("v", HOOK, given)
     assert (options.reduce_fx, options.sync_dist_group) == ("max", (("a", "b"), "c"))
     assert hash(options) == hash(
-        check_call("v", 1, HOOK, reduce_fx="max", sync_dist_group=(("a", "b"), "c"))
+        accepted("v", 1, reduce_fx="max", sync_dist_group=(("a", "b"), "c"))
     )
 
 
 def test_a_hook_that_forbids_logging_says_where_to() -> None:
     with pytest.raises(HookError, match=r"'v'.*'setup', where nothing.*jaxlog\.hook"):
-        check_call("v", 1.0, HOOKS["setup"])
+        accepted("v", 1.0, HOOKS["setup"])

@@ -21,7 +21,7 @@ from jaxlog.metrics import Accuracy, Mean
 from jaxlog.tracing import capture, log
 
 ROWS = 4
-KEYS = {"mean": "mean", "sum": "sum", "min": "min", "max": "max"}
+KEYS: dict[Any, str] = {"mean": "mean", "sum": "sum", "min": "min", "max": "max"}
 
 
 def declared() -> Logs:

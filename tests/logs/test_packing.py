@@ -136,7 +136,7 @@ def test_offsets_count_words() -> None:
 
 
 @functools.cache
-def _one_step(fx: str) -> Any:
+def _one_step(fx: Any) -> Any:
     # A mean's numerator is a float; the greatest value stands in its own dtype.
     return jax.jit(lambda x: Logs.empty(rows=1).log("v", x, reduce_fx=fx).advance())
 
@@ -190,7 +190,7 @@ TOO_WIDE = [2**40, -(2**40), 2**31, np.int64(2**40), np.int64(-(2**31) - 1), np.
 
 @pytest.mark.parametrize("value", [*TOO_WIDE, np.array([[2**40]])], ids=str)
 @pytest.mark.parametrize("fx", ["mean", "sum", "min"])
-def test_a_host_integer_beyond_int32_is_rounded_not_cut(value: Any, fx: str) -> None:
+def test_a_host_integer_beyond_int32_is_rounded_not_cut(value: Any, fx: Any) -> None:
     logs = Logs.empty(rows=1).log("v", value, reduce_fx=fx).advance()
     want = float(np.asarray(value).reshape(()))
     assert logs.history()["v"].tolist() == [pytest.approx(want, rel=2**-24)]

@@ -1,4 +1,4 @@
-"""The ring buffer as the host reads it: rows in order, and each step's value and weight in float64."""
+"""The ring buffer as the host reads it: rows in order, values and weights of steps in float64."""
 
 from __future__ import annotations
 

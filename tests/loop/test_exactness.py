@@ -25,7 +25,7 @@ def run(step: Any, data: list[Any], **options: Any) -> tuple[jaxlog.Loop, Rows]:
 
 
 @pytest.mark.parametrize("reduce_fx", ["mean", "sum", "min", "max"])
-def test_ints_beyond_2_to_the_24(reduce_fx: str) -> None:
+def test_ints_beyond_2_to_the_24(reduce_fx: Any) -> None:
     numbers = [2**24 + 1, 2**30 + 3, 2**31 - 1, -(2**31), 7]
 
     def step(batch: jax.Array) -> None:

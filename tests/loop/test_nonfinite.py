@@ -117,4 +117,4 @@ def test_an_unknown_policy_is_refused_at_once() -> None:
     with pytest.raises(jaxlog.LogArgumentError, match="nan_policy='drop'"):
         jaxlog.Loop(logger=False, nan_policy="drop")
     with pytest.raises(jaxlog.LogArgumentError, match="nan_policy='drop'"):
-        jaxlog.log("x", 1.0, nan_policy="drop")
+        jaxlog.log("x", 1.0, nan_policy="drop")  # pyright: ignore[reportArgumentType]

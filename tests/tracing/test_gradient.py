@@ -118,6 +118,6 @@ def test_integers_and_masks_are_refused() -> None:
     with pytest.raises(LogArgumentError, match="no floating leaf"):
         log_gradient("g", jnp.arange(3))
     with pytest.raises(LogArgumentError, match="mask"):
-        log_gradient("g", X, mask=True)
+        log_gradient("g", X, mask=True)  # pyright: ignore[reportCallIssue]
     with pytest.raises(LogArgumentError, match="reduce_fx='median'"):
-        log_gradient("g", X, reduce_fx="median")
+        log_gradient("g", X, reduce_fx="median")  # pyright: ignore[reportArgumentType]

@@ -171,7 +171,7 @@ def test_a_masked_array_weighs_by_what_it_kept() -> None:
 
 
 @pytest.mark.parametrize(("fx", "expected"), [("mean", 3.5), ("sum", 7), ("min", 3), ("max", 4)])
-def test_a_mask_hides_nan_from_every_reduction(fx: str, expected: float) -> None:
+def test_a_mask_hides_nan_from_every_reduction(fx: Any, expected: float) -> None:
     def step(x):
         hidden = jnp.where(x > 2, x, jnp.nan)
         log("v", hidden, mask=x > 2, reduce_fx=fx)

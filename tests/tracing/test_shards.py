@@ -226,7 +226,7 @@ def test_a_sum_of_what_is_summed_already_is_refused(how: str, scale: Any) -> Non
 
 
 @pytest.mark.parametrize("reduce_fx", ["mean", "min", "max"])
-def test_means_and_extrema_of_what_is_reduced_are_what_they_are(reduce_fx: str) -> None:
+def test_means_and_extrema_of_what_is_reduced_are_what_they_are(reduce_fx: Any) -> None:
     def body(x):
         log("v", lax.pmean(x.sum(), "a"), reduce_fx=reduce_fx, sync_dist=True)
         log("sum", 2 * x.sum(), reduce_fx="sum", sync_dist=True)
