@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from jaxlog.errors import LogArgumentError
 from jaxlog.callbacks.callback import Callback
 from jaxlog.callbacks.loop_view import LoopView
+from jaxlog.errors import LogArgumentError
 
 __all__ = ["EarlyStopping"]
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import jax
 
-from jaxlog.errors import LogArgumentError
 from jaxlog.callbacks.callback import Callback
 from jaxlog.callbacks.loop_view import LoopView
+from jaxlog.errors import LogArgumentError
 
 __all__ = ["LearningRateMonitor"]
 

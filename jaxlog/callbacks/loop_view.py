@@ -27,7 +27,13 @@ class LoopView(Protocol):
         epoch 0 step 3
     """
 
-    should_stop: bool
+    @property
+    def should_stop(self) -> bool:
+        """Whether `epochs` ends after this epoch."""
+        ...
+
+    @should_stop.setter
+    def should_stop(self, value: bool) -> None: ...
 
     @property
     def loggers(self) -> list[Any]:

@@ -11,7 +11,6 @@ from jaxlog.logs import Options
 from jaxlog.steps import Stage
 from jaxlog.windows import Accumulator, Key, Phase
 
-
 __all__ = ["Counters", "counters_in", "restore", "state_of"]
 
 FORMAT = 2

@@ -119,6 +119,11 @@ class Driver:
         return next((s.stage for s in phases if s.state is ScopeState.OPEN), None)
 
     @property
+    def training_batch(self) -> Stage | None:
+        """The training stage, if the innermost phase is its and a batch of it is running."""
+        return self._train if self.running is self._train and self._train.in_batch else None
+
+    @property
     def sanity_checking(self) -> bool:
         """Whether validation runs whose values are not kept."""
         return any(scope.kind is ScopeKind.SANITY_CHECK for scope in self._scopes)
@@ -423,7 +428,9 @@ class Driver:
         for batch_idx, batch in enumerate(loader.batches):
             if is_training and validation.phase is not None:
                 self.finalize("validate")
-            stage.begin_batch(self.global_step if is_training else stage.counts.get(index, 0), batch)
+            stage.begin_batch(
+                self.global_step if is_training else stage.counts.get(index, 0), batch
+            )
             try:
                 if has_start:
                     dispatch(f"{prefix}_batch_start", batch, batch_idx, *which)
@@ -458,7 +465,7 @@ class Driver:
 
     @property
     def last_finished_step(self) -> int:
-        """The x value of epoch values: the last step that has run; outside of a fit the next one."""
+        """The x value of epoch values: the last step that ran; outside of a fit the next one."""
         if not self.in_fit:
             return self.global_step
         stage = self._train

@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxlog.loggers import Logger
 from jaxlog.loop.cost import Cost
-from jaxlog.storage.block import Block
+from jaxlog.storage import Block
 from jaxlog.windows import LatestValues, NonFiniteWatch, Output, Phase, Settings, Window
 
 __all__ = ["Fetcher", "PhaseEnd", "Queued"]
@@ -34,7 +34,7 @@ class Queued(Protocol):
         """A pytree of what is still on a device."""
         ...
 
-    def ingest(self, arrays: Any, latest: LatestValues) -> list[Output]:
+    def ingest(self, arrays: Any, latest: LatestValues, /) -> Sequence[Output]:
         """Takes in its arrays, on the host now; returns what the loggers get, in order."""
         ...
 
@@ -89,7 +89,7 @@ class Fetcher:
 
     def read(self, tree: Any) -> Any:
         """The pytree with numpy in place of its arrays; waits for copies that `start` began."""
-        return jax.tree.map(lambda x: np.asarray(x) if isinstance(x, jax.Array) else x, tree)
+        return jax.tree.map(lambda x: np.asarray(x) if hasattr(x, "__array__") else x, tree)
 
     # ---- the queue ------------------------------------------------------------------------------
 
@@ -109,9 +109,7 @@ class Fetcher:
         if not self._queue:
             return
         errors = _Errors()
-        while self._queue and (
-            self._num_windows > keep or not isinstance(self._queue[0], Window)
-        ):
+        while self._queue and (self._num_windows > keep or not isinstance(self._queue[0], Window)):
             item = self._queue.popleft()
             outputs = self._ingest(item)
             with errors:
@@ -119,7 +117,7 @@ class Fetcher:
         errors.raise_first()
         self.watch.raise_found()
 
-    def _ingest(self, item: Queued) -> list[Output]:
+    def _ingest(self, item: Queued) -> Sequence[Output]:
         begun = fetched = time.perf_counter()
         is_window = isinstance(item, Window)
         self._num_windows -= is_window

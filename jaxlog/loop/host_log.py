@@ -85,14 +85,13 @@ class HostLog:
             step: its x value; None for that of the row it belongs to.
             **options: keyword arguments of the method.
         """
-        stage = self._driver.running
-        in_training_batch = stage is self._driver.stages["train"] and stage.in_batch
+        stage = self._driver.training_batch
         if step is not None:
             check_count("step", step, least=0)
         elif tag is not None:
-            step = stage.step if in_training_batch else self._driver.last_finished_step
+            step = self._driver.last_finished_step if stage is None else stage.step
         record = Record(method, tag, _kept(payload), step, options)
-        if in_training_batch and step == stage.step:
+        if stage is not None and step == stage.step:
             stage.add_record(record)
         else:
             self._fetcher.push(record)

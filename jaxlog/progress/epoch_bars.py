@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
+from jaxlog.callbacks import LoopView
 from jaxlog.errors import LogArgumentError
 from jaxlog.progress.bar import Bar, LineBar, Outline
-
-if TYPE_CHECKING:
-    from jaxlog.loop import Loop
 
 __all__ = ["ProgressBar"]
 
@@ -52,7 +50,7 @@ class ProgressBar:
         """
         raise NotImplementedError
 
-    def get_metrics(self, loop: Loop) -> dict[str, Any]:
+    def get_metrics(self, loop: LoopView) -> dict[str, Any]:
         """What the bar shows, by name: the logger's version, then what was logged.
 
         Args:
@@ -67,20 +65,20 @@ class ProgressBar:
 
     # ---- hooks ----------------------------------------------------------------------------------
 
-    def on_train_epoch_start(self, loop: Loop) -> None:
+    def on_train_epoch_start(self, loop: LoopView) -> None:
         """Draws the bar of an epoch."""
         self._close()
         count = loop.num_epochs
         of = f"/{loop.current_epoch - loop.epochs_done + count - 1}" if count else ""
         self._train = self._bar(loop, f"Epoch {loop.current_epoch}{of}", loop.total_batches)
 
-    def on_train_batch_end(self, loop: Loop, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, loop: LoopView, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Moves the bar on."""
         del loop, outputs, batch, batch_idx
         if self._train is not None:
             self._train.advance()
 
-    def on_train_epoch_end(self, loop: Loop) -> None:
+    def on_train_epoch_end(self, loop: LoopView) -> None:
         """Shows the epoch's final values; the one place where the bar waits for them."""
         if self._train is not None:
             loop.progress_bar_metrics  # noqa: B018 - reading fetches, so that the last draw is exact
@@ -88,56 +86,56 @@ class ProgressBar:
             bar.finish()
 
     def on_validation_batch_start(
-        self, loop: Loop, batch: Any, batch_idx: int, dataloader_idx: int
+        self, loop: LoopView, batch: Any, batch_idx: int, dataloader_idx: int
     ) -> None:
         """Draws the bar of a validation loader."""
         del batch
         self._begin_evaluation(loop, "Validation", batch_idx, dataloader_idx)
 
     def on_validation_batch_end(
-        self, loop: Loop, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int
+        self, loop: LoopView, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int
     ) -> None:
         """Moves the bar on."""
         del loop, outputs, batch, batch_idx, dataloader_idx
         self._advance_evaluation()
 
-    def on_validation_end(self, loop: Loop) -> None:
+    def on_validation_end(self, loop: LoopView) -> None:
         """Takes the validation bar away."""
         del loop
         self._end_evaluation()
 
     def on_test_batch_start(
-        self, loop: Loop, batch: Any, batch_idx: int, dataloader_idx: int
+        self, loop: LoopView, batch: Any, batch_idx: int, dataloader_idx: int
     ) -> None:
         """Draws the bar of a test loader."""
         del batch
         self._begin_evaluation(loop, "Testing", batch_idx, dataloader_idx)
 
     def on_test_batch_end(
-        self, loop: Loop, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int
+        self, loop: LoopView, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int
     ) -> None:
         """Moves the bar on."""
         del loop, outputs, batch, batch_idx, dataloader_idx
         self._advance_evaluation()
 
-    def on_test_end(self, loop: Loop) -> None:
+    def on_test_end(self, loop: LoopView) -> None:
         """Takes the test bar away."""
         del loop
         self._end_evaluation()
 
-    def on_exception(self, loop: Loop, exception: BaseException) -> None:
+    def on_exception(self, loop: LoopView, exception: BaseException) -> None:
         """Leaves the terminal in order."""
         del loop, exception
         self._close()
 
-    def teardown(self, loop: Loop) -> None:
+    def teardown(self, loop: LoopView) -> None:
         """Leaves the terminal in order."""
         del loop
         self._close()
 
     # ---- bars -----------------------------------------------------------------------------------
 
-    def _bar(self, loop: Loop, label: str, total: int | None, *, nested: bool = False) -> Bar:
+    def _bar(self, loop: LoopView, label: str, total: int | None, *, nested: bool = False) -> Bar:
         values = dict[str, Any] if nested else lambda: self.get_metrics(loop)
         outline = Outline(label, total, self.refresh_secs, values)
         if not loop.is_main_process:
@@ -146,7 +144,7 @@ class ProgressBar:
             return self.drawn(outline, nested=nested)
         return Bar(outline) if nested else LineBar(outline, self._file or sys.stderr)
 
-    def _begin_evaluation(self, loop: Loop, label: str, batch_idx: int, loader: int) -> None:
+    def _begin_evaluation(self, loop: LoopView, label: str, batch_idx: int, loader: int) -> None:
         if batch_idx:
             return
         self._end_evaluation()

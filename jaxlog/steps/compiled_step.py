@@ -153,7 +153,7 @@ class CompiledStep(Generic[P, R]):
         run.__name__ = run.__qualname__ = getattr(self, "__name__", "step")
         parameters = parameters_of(self._fn)
         if parameters is not None:
-            run.__signature__ = signature_with_recording(parameters)  # type: ignore[attr-defined]
+            run.__signature__ = signature_with_recording(parameters)
         if self._is_pmapped:
             shifted = shifted_for_pmap(self._kwargs, count)
         else:
@@ -222,7 +222,7 @@ class CompiledStep(Generic[P, R]):
 
 
 def _over_lanes(run: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:
-    """`run`, which is for one lane, over all lanes; whether a step is written is the same for all."""
+    """`run`, which is for one lane, over all; whether a step is written is the same for all."""
 
     def mapped(arrays: _Arrays, *args: Any) -> Any:
         ((version, (*each, should_write)),) = arrays.items()

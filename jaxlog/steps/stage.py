@@ -276,7 +276,7 @@ class Stage:
 
 
 class _KnownKeys:
-    """The keys of a stage: each belongs to one hook with one set of options, each tag to one key."""
+    """The keys of a stage: each has one hook and one set of options, each tag is of one key."""
 
     def __init__(self) -> None:
         """No key yet."""

@@ -102,9 +102,11 @@ class EpochReductions:
                 self.of(key)
         for calls in decoded.groups:
             if calls.group.first.options.on_epoch:
-                here = decoded.table.present[:, calls.group.at].any(axis=0).tolist()
+                here = np.any(decoded.table.present[:, calls.group.at], axis=0).tolist()
                 places = calls.group.places.tolist()
-                found = [self.of(keys[i]) if has else None for i, has in zip(places, here, strict=True)]
+                found = [
+                    self.of(keys[i]) if has else None for i, has in zip(places, here, strict=True)
+                ]
                 _add_group(calls, decoded, found)
 
     def add_value(self, key: Key, value: Any, weight: float) -> None:

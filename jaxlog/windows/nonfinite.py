@@ -97,8 +97,9 @@ class NonFiniteWatch:
         return key.options.nan_policy or self._policy
 
     def _report(self, key: Key, value: float, step: int) -> None:
+        name, hook = key.in_mapping(key.bare), key.options.hook
         message = (
-            f"{key.in_mapping(key.bare)!r} became {value} at step {step} (hook {key.options.hook!r}); "
+            f"{name!r} became {value} at step {step} (hook {hook!r}); "
             f"jax.config.update('jax_debug_nans', True) finds the operation"
         )
         if self._policy_of(key) == "raise":

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxlog.metrics import Metric
-from jaxlog.storage.block import Block
+from jaxlog.storage import Block
 from jaxlog.windows.decode import Decoded, decode
 from jaxlog.windows.epoch import EpochReductions
 from jaxlog.windows.key import Key, holds_buckets
@@ -97,11 +97,11 @@ class Phase:
         """The per-step values of `loop.log` calls as rows; adds them to the epoch's reductions."""
         found: dict[str, Key] = {}
         calls: list[tuple[int, str, float, float]] = []
-        for value, (resolved, weight) in zip(window.host, arrays, strict=True):
+        for value, (resolved, given) in zip(window.host, arrays, strict=True):
             batch = np.array([value.batch])
             suffix = window.suffix if value.options.add_dataloader_idx else ""
             key = Key(value.name, value.options, suffix, None, holds_buckets(resolved))
-            weight = float(window.sizes_of(batch)[0] if weight is None else weight)
+            weight = float(window.sizes_of(batch)[0] if given is None else given)
             number = np.array([_as_float(resolved)])
             if not self.watch.keep(key, number, window.steps_of(batch))[0]:
                 continue

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxlog.logs import Options
 from jaxlog.metrics import Metric
-from jaxlog.storage.block import Block
+from jaxlog.storage import Block
 from jaxlog.windows.key import Key, holds_buckets
 from jaxlog.windows.latest import LatestValues
 from jaxlog.windows.phase import Output

@@ -1,8 +1,8 @@
 """`Table`: scalars by row and key, from the calls of a step function to the rows that are written.
 
 One container from the fetched columns to the `Block` that loggers take: `decode` makes a table with
-a row for each call of a step function, `in_rows` brings the calls to rows of steps, `join` puts what
-several step functions and the host logged side by side, `block` chooses what is written.
+a row for each call of a step function, `in_rows` brings the calls to rows of steps, `join` puts
+what several step functions and the host logged side by side, `block` chooses what is written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxlog.storage.block import Block
+from jaxlog.storage import Block
 from jaxlog.windows.key import Key
 
 __all__ = ["Columns", "Table", "epoch_block"]
@@ -235,7 +235,7 @@ class Table:
                 del tags[at], lanes[at]
             values, present = _with_epoch(tags, values, present, epoch, ~own)
             lanes += [None] * (len(tags) - len(lanes))
-        return _block(tags, lanes, steps, times[kept], values, present)
+        return _block(tags, lanes, steps=steps, times=times[kept], values=values, present=present)
 
 
 def _are_weighted(tables: Sequence[Table]) -> bool:
@@ -270,6 +270,7 @@ def _with_epoch(
 def _block(
     tags: Sequence[str],
     lanes: Sequence[str | None],
+    *,
     steps: np.ndarray,
     times: np.ndarray,
     values: np.ndarray,

@@ -79,7 +79,7 @@ def test_log_every_n_steps_counts_optimizer_steps() -> None:
 
 def test_one_compile_and_one_copy_a_window_all_the_same() -> None:
     loop, _ = run(2, window_steps=7)
-    assert loop.pipeline.drain.copies == 1
+    assert loop.cost().copies == 1
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, True])

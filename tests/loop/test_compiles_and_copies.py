@@ -137,9 +137,9 @@ def test_scalars_cost_one_array_a_window(monkeypatch, sharded) -> None:
         for _ in loop.epochs(2):
             for batch in loop.train(batches):
                 state = step(state, batch)
-    assert loop.pipeline.drain.copies == 2 * 3  # five steps are windows of two, two and one
+    assert loop.cost().copies == 2 * 3  # five steps are windows of two, two and one
     begun = [copy for copy in copies if copy.startswith("copy_to_host_async")]
-    assert len(begun) == loop.pipeline.drain.copies
+    assert len(begun) == loop.cost().copies
     # Each is read once, and nothing else is.
     assert len(copies) - len(begun) == len(begun)
     assert len(rows.of("loss_step")) == 10
@@ -158,7 +158,7 @@ def test_nothing_is_copied_inside_a_window(monkeypatch: pytest.MonkeyPatch) -> N
                     before = len(copies)
                     state = step(state, batch)
                     assert len(copies) == before
-            assert 0 < len(copies) <= 2 * loop.pipeline.drain.copies
+            assert 0 < len(copies) <= 2 * loop.cost().copies
 
 
 def test_a_metric_costs_its_leaves_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ def test_a_metric_costs_its_leaves_a_window(monkeypatch: pytest.MonkeyPatch) -> 
         for batch in loop.train(batches):
             state = step(state, batch)
     leaves = len(jax.tree.leaves(jaxlog.Mean.empty()))
-    assert loop.pipeline.drain.copies == 1 + leaves
+    assert loop.cost().copies == 1 + leaves
     assert len(copies) == 2 * (1 + leaves)
 
 
@@ -199,7 +199,7 @@ def test_a_device_value_logged_on_the_host_is_one_copy(monkeypatch: pytest.Monke
             loop.log("value", value)
             assert len(copies) == before
     assert rows.of("value") == [(0, 1.0), (1, 2.0)]
-    assert loop.pipeline.drain.copies == 2
+    assert loop.cost().copies == 2
     assert len(copies) == 4
 
 

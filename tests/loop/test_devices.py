@@ -135,7 +135,7 @@ def test_a_sharded_step_compiles_once() -> None:
         assert len(compiles) == 1
     windows = 3 * len(data) / 2
     # The rows of the whole and of the shards, two leaves of the metric, one of the other.
-    assert loop.pipeline.drain.copies == 5 * windows
+    assert loop.cost().copies == 5 * windows
 
 
 @pytest.mark.parametrize(

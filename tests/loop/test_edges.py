@@ -142,7 +142,7 @@ def test_a_step_that_logs_nothing() -> None:
         for _ in loop.epochs(2):
             total = sum(float(step(batch)) for batch in loop.train(batches(1, 2, 3)))
             assert total == 6.0
-    assert (rows.rows, loop.global_step, loop.pipeline.drain.copies) == ([], 6, 0)
+    assert (rows.rows, loop.global_step, loop.cost().copies) == ([], 6, 0)
 
 
 def test_a_step_called_twice_in_a_batch() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import jaxlog
 from jaxlog.errors import HookError, LogArgumentError, SchemaError
-from jaxlog.loop.callbacks import HOST_HOOKS
+from jaxlog.callbacks import HOST_HOOKS
 from tests.loop.rig import batches, logging_step, loop_of
 
 

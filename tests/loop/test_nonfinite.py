@@ -84,7 +84,7 @@ def test_the_first_step_is_reported_once(caplog: pytest.LogCaptureFixture) -> No
 
 def test_no_step_waits_for_the_check() -> None:
     loop, _ = run(window_steps=5)
-    assert loop.pipeline.drain.copies == 1
+    assert loop.cost().copies == 1
 
 
 @pytest.mark.parametrize("window_steps", [1, 2, 64])

@@ -77,7 +77,7 @@ def test_one_array_a_window_leaves_the_devices() -> None:
     with loop:
         for batch in loop.train([x] * 5):
             train(2.0, batch)
-    assert loop.pipeline.drain.copies == 1
+    assert loop.cost().copies == 1
     assert loop.callback_metrics["v"] == 2.0
 
 

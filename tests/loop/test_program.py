@@ -1,4 +1,4 @@
-"""The compiled step: the ring buffer is written in place, by one update, and nothing else is added."""
+"""The compiled step: the ring buffer is written in place by one update; nothing else is added."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import jaxlog
+from jaxlog.loop import Dispatcher
 from tests.loop.rig import loop_of
 
 ROWS = 64
@@ -48,7 +49,7 @@ def test_a_step_gives_back_what_it_was_given(count: int) -> None:
     program = compiled(count)
     header = program.splitlines()[0]
     aliased = header[header.index("input_output_alias") :]
-    # The counter, the ring buffer and the user's own donated argument, each to the result it becomes.
+    # The counter, the ring buffer and the user's donated argument, each to the result it becomes.
     assert re.findall(r"\{(\d+)\}: \((\d+), \{\}, \S+\)", aliased) == [
         ("0", "0"), ("1", "1"), ("2", "2"),
     ]  # fmt: skip
@@ -84,15 +85,16 @@ def test_a_step_hands_the_device_two_arrays_however_many_metrics(count: int) -> 
     assert len(jax.tree.leaves(step._recording)) == 2
 
 
-def test_a_hook_that_nobody_has_is_not_called() -> None:
+def test_a_hook_without_listeners_is_not_dispatched(monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatched: list[str] = []
+    monkeypatch.setattr(Dispatcher, "dispatch", lambda _, hook, *__: dispatched.append(hook))
     loop, _ = loop_of()
-    fired: list[str] = []
-    loop.fire = lambda hook, *_: fired.append(hook)
     step = loop.training_step(logging(1))
     with loop:
         for batch in loop.train([np.ones(4)] * 3):
             step(np.ones(4), batch)
-    assert not [hook for hook in fired if "batch" in hook]
+    assert "on_train_epoch_start" in dispatched
+    assert not [hook for hook in dispatched if "batch" in hook]
 
 
 def test_the_work_on_a_window_does_not_grow_with_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:

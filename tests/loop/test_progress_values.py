@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import jaxlog
-from jaxlog.loop.pipeline import Pipeline
-from jaxlog.loop.progress import ProgressValues
+from jaxlog.loop import Fetcher, ProgressValues
+from jaxlog.windows import Settings
 from tests.loop.rig import batches, logging_step, loop_of
 
 
@@ -70,7 +70,7 @@ def step() -> Step:
 
 def values_of(step: Step) -> ProgressValues:
     recorders: Any = {"train": Running([step])}
-    return ProgressValues(recorders, Pipeline([]))
+    return ProgressValues(recorders, Fetcher([], Settings()))
 
 
 def test_a_row_that_has_not_arrived_is_not_read(step: Step) -> None:
@@ -111,7 +111,7 @@ def test_the_last_value_stays_while_the_next_flies(step: Step) -> None:
 
 def test_outside_of_batches_nothing_takes_off(step: Step) -> None:
     recorders: Any = {"train": Running([step], in_batch=False)}
-    values = ProgressValues(recorders, Pipeline([]))
+    values = ProgressValues(recorders, Fetcher([], Settings()))
     step.last_row.arrived = True
     assert values.latest() == values.latest() == {}
     assert step.last_row.asked == 0
@@ -124,7 +124,7 @@ def test_what_is_not_for_the_bar_does_not_take_off() -> None:
         for batch in loop.train(batches(1, 2)):
             train_step(batch)
             assert loop.progress_values() == {}
-    assert loop.pipeline.drain.copies == 1
+    assert loop.cost().copies == 1
 
 
 def test_in_a_loop_it_shows_a_recent_value() -> None:

@@ -71,7 +71,7 @@ def test_one_program_for_an_epoch_and_one_copy() -> None:
                 w, _ = train(w, xs)
         assert len(compiles) == 1
     # The rows, the metric's state of the window: a scan of six is not torn to windows of four.
-    assert loop.pipeline.drain.copies == 3 * 3
+    assert loop.cost().copies == 3 * 3
 
 
 def test_validation_counts_its_steps() -> None:

@@ -337,7 +337,7 @@ def test_a_bar_fetches_one_row_at_a_time_and_waits_only_at_the_end(kind: str) ->
     class Watching(CLASSES[kind]):
         def on_train_batch_end(self, loop: Any, *args: Any) -> None:
             super().on_train_batch_end(loop, *args)
-            copies.append((loop.pipeline.drain.copies, loop.blocked_secs))
+            copies.append((loop.cost().copies, loop.blocked_secs))
 
     run(bar_on(Screen(terminal=True), kind, Watching, refresh_secs=0), epochs=1)
     assert [count for count, _ in copies] == [1, 2, 3]
