@@ -34,12 +34,12 @@ def export(
         table: arrays of one length, by name.
         to: "csv", "parquet" or "jsonl". JSON has no NaN: there it is the string "NaN", and
             likewise "Infinity", as in the JSON of protobuf.
-        output: local path or URL; "-" for the standard output, which Parquet cannot go to.
+        output: local path or URL; "-" for the standard output, but not for Parquet.
         storage_options: passed to the filesystem of `output`.
 
     Raises:
-        ReadError: Parquet for the standard output.
-        MissingDependencyError: pyarrow is not installed, for Parquet.
+        ReadError: Parquet to the standard output.
+        MissingDependencyError: Parquet, and pyarrow is not installed.
 
     Example:
         >>> export({"step": np.arange(2), "loss": np.array([0.5, float("nan")])}, "jsonl")

@@ -1,4 +1,4 @@
-"""Arguments of the command `jaxlog`, and what each subcommand does with them."""
+"""The command `jaxlog`: its arguments and its subcommands."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; its exit status.
+    """Runs the command and returns its exit status.
 
     Args:
-        arguments: those after the name of the command; None for those of this process.
+        arguments: the arguments after the name of the command; None for those of this process.
 
     Example:
         >>> from jaxlog.loggers import TensorBoardLogger
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of a pipe, such as head, has enough
+    except BrokenPipeError:  # the reader of the pipe, such as head, has ended
+        # The interpreter flushes stdout at exit, which would fail again: send that to /dev/null.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -113,7 +114,8 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _tail(options: argparse.Namespace) -> None:
-    # What is there already comes a run at a time, and only the latest of it is of interest.
+    # follow yields existing scalars run by run. Keep the latest of each run, and print the latest
+    # of all runs when follow waits for the first time, which is when it has yielded all of them.
     there: dict[str, deque[ScalarRow]] = defaultdict(lambda: deque(maxlen=max(0, options.lines)))
     live = False
 

@@ -1,4 +1,4 @@
-"""The last values of all tags as lines of text, each with a sketch of its course."""
+"""The last values of all tags as lines of text, each with a sparkline."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: npt.ArrayLike, width: int) -> str:
-    """A line of bars, each the mean of a stretch of `values`; what is not finite is a gap.
+    """A line of bars, each the mean of a section of `values`; one without a finite value is a gap.
 
     Args:
         values: float [n].
-        width: the most characters.
+        width: largest number of characters.
 
     Example:
         >>> sparkline([0, 1, 2, 3, float("nan"), 7], 10)
@@ -31,13 +31,13 @@ def sparkline(values: npt.ArrayLike, width: int) -> str:
     means = []
     for part in np.array_split(values, count) if count else ():
         finite = part[np.isfinite(part)]
-        # Divided first, for a sum may be more than any float.
+        # Divide before summing, because the sum may overflow.
         means.append((finite / len(finite)).sum() if len(finite) else np.nan)
     bars = np.array(means)
     there = bars[np.isfinite(bars)]
     if not len(there):
         return " " * count
-    low, high = there.min() / 2, there.max() / 2  # halves: their difference is always finite
+    low, high = there.min() / 2, there.max() / 2  # the difference of halves cannot overflow
     scale = (len(_BARS) - 1e-9) / (high - low) if high > low else 0.0
     return "".join(
         " " if not np.isfinite(bar)
@@ -47,7 +47,7 @@ def sparkline(values: npt.ArrayLike, width: int) -> str:
 
 
 def overview(table: Mapping[str, np.ndarray], width: int) -> Iterator[str]:
-    """Lines for the table that `read_scalars` gives with `backend="numpy"`.
+    """Lines of text for a table of `read_scalars(..., backend="numpy")`.
 
     Example:
         >>> table = {"run": ["a", "a"], "tag": ["loss", "loss"], "step": [0, 9], "value": [2, 1]}

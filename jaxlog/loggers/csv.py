@@ -1,4 +1,4 @@
-"""`CSVLogger`: one table a run, on any filesystem."""
+"""`CSVLogger`: one table per run, on any filesystem."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _FLUSH_SECS = 120.0
 
 
 class CSVLogger(FileLogger):
-    """Writes `metrics.csv` in `save_dir/name/version`, as Lightning's logger of this name.
+    """Writes `metrics.csv` in `save_dir/name/version`, like Lightning's CSVLogger.
 
     Args:
         save_dir: local path or any fsspec URL, such as s3://bucket/logs.
         name: folder of the experiment; "" or None for `save_dir` itself.
-        version: an int for `version_{n}`, a string as it is, None for the next free number.
+        version: an int for `version_{n}`, a string unchanged, None for the next free number.
         prefix: put before every tag, joined by "-".
-        flush_logs_every_n_steps: rows after which a thread writes what waits.
+        flush_logs_every_n_steps: number of waiting rows at which a thread writes them.
         on_full: "block" or "drop_oldest", as in `TensorBoardLogger`.
-        spool_secs: how long a store may not answer before the local disk is used instead.
+        spool_secs: seconds that a store may be unreachable before the local disk is used instead.
         spool_dir: folder for that.
-        flush_on_sigterm: whether what was logged is saved when the process is told to end.
+        flush_on_sigterm: whether SIGTERM flushes the logger before it ends the process.
         storage_options: passed to the filesystem, such as credentials.
 
     Raises:
-        LoggerError: an argument it cannot take.
+        LoggerError: an argument is out of range or has the wrong type.
 
     Example:
         >>> with CSVLogger("memory://logs", "table") as logger:

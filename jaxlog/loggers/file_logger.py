@@ -1,4 +1,8 @@
-"""`FileLogger`: what loggers that write files in a run's directory have in common."""
+"""`FileLogger`: the common part of loggers that write files in a run's directory.
+
+A log call checks its arguments, queues a `Row`, `Block`, `Hyperparams` or `Summary`, and returns;
+a `BackgroundWriter` does everything else on its thread.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +34,17 @@ from jaxlog.storage import (
 __all__ = ["FileLogger"]
 
 _ON_FULL = get_args(OnFull)
-_MOST_KNOWN = 1000  # sets of names
+# Cached sets of names. A bound, because a training with names of its own at each step would fill
+# the memory.
+_MOST_KNOWN = 1000
 _DROPPED = "jaxlog/dropped_scalars"
 
 
 class FileLogger(Logger):
-    """A logger whose thread writes files below `save_dir/name/version`.
+    """A logger that writes files below `save_dir/name/version` on a thread.
 
-    A subclass says in `_make_sink` what the files are. Nothing is made on storage before there is
-    something to write, or before someone asks for `version` or `log_dir`.
+    A subclass defines the files in `_make_sink`. Nothing is created on storage before the first
+    value is logged, or `version` or `log_dir` is read.
 
     Example:
         >>> from jaxlog.loggers import CSVLogger
@@ -73,14 +79,16 @@ class FileLogger(Logger):
         self._max_queue = max_queue
         self._flush_secs = flush_secs
         self._next_step = 0
-        self._known: dict[tuple[str, ...], tuple[str, ...]] = {}  # as given -> as written
-        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
+        # Names as given -> tags as written, with the prefix. The values also serve as the one tuple
+        # for all rows with the same names, which Pending compares by identity.
+        self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}  # the same for blocks
         self._making = threading.Lock()
         self._writer_made: BackgroundWriter | None = None
         self._closed = False
 
     def for_lane(self, lane: str) -> Self:
-        """A logger of one lane's run: below this run, in a directory of the lane's name."""
+        """A logger for one lane, in a directory with the lane's name below this run."""
         own, directory = copy.copy(self), self._directory
         sub_dir = "/".join(filter(None, (directory.sub_dir, lane)))
         own._directory = RunDirectory(
@@ -91,7 +99,7 @@ class FileLogger(Logger):
         return own
 
     def _make_sink(self, uploads: Uploads) -> Sink:
-        """The files of the run, for the writer's thread."""
+        """The sink for the files of the run; called once, before the first write."""
         raise NotImplementedError
 
     @property
@@ -101,40 +109,40 @@ class FileLogger(Logger):
 
     @property
     def version(self) -> int | str:
-        """The run's version; without one given, the next free number, taken when first asked."""
+        """The version as given, or else the next free number, reserved by the first access."""
         return self._directory.version
 
     @property
     def save_dir(self) -> str:
-        """Where experiments are kept."""
+        """The directory of all experiments."""
         return self._directory.save_dir
 
     @property
     def root_dir(self) -> str:
-        """Where the versions of this experiment are kept."""
+        """The directory of all versions of this experiment."""
         return self._directory.root_dir
 
     @property
     def log_dir(self) -> str:
-        """Where the files of this run are kept."""
+        """The directory of this run's files."""
         return self._directory.log_dir
 
     @property
     def pending(self) -> int:
-        """How many scalars were logged and are not on storage yet."""
+        """Number of scalars that were logged and are not on storage yet."""
         return 0 if self._writer_made is None else self._writer_made.pending
 
     def log_metrics(self, metrics: Mapping[str, SupportsFloat], step: int | None = None) -> None:
-        """Records the values at `step`; without one, at the step after the last.
+        """Records the values at `step`; None for the step after the last.
 
-        This takes microseconds: a thread converts and writes.
+        This takes microseconds: a thread converts and writes the values.
 
         Args:
             metrics: numbers, 0-d arrays and anything with `__float__`, by tag.
             step: at least 0.
 
         Raises:
-            LoggerError: a value that is no number, named by its tag, or a logger that is closed.
+            LoggerError: a value is not a number, or the logger is closed.
             WriteError: storage refused what was logged before; this call recorded nothing.
         """
         row = self._row(metrics, checked_step(step, self._next_step))
@@ -164,10 +172,10 @@ class FileLogger(Logger):
 
         Args:
             params: a mapping, nested or not, or an object with attributes.
-            metrics: values to show beside them, recorded at step 0.
+            metrics: values to show with them, recorded at step 0.
 
         Raises:
-            LoggerError: a metric that is no number, or a logger that is closed.
+            LoggerError: a metric is not a number, or the logger is closed.
             WriteError: storage refused what was logged before; this call recorded nothing.
         """
         checked = checked_metrics(metrics or {}, self._prefix)
@@ -186,37 +194,38 @@ class FileLogger(Logger):
         self._next_step = item.step + 1
 
     def flush(self, timeout: float | None = None) -> None:
-        """Everything logged so far is on storage when this returns.
+        """Returns when everything logged so far is on storage.
 
-        While a store does not answer this waits, for `spool_secs` at most; what was logged is then
-        on the local disk.
+        While a store is unreachable this waits, for at most `spool_secs`; the values are then on
+        the local disk.
 
         Args:
-            timeout: seconds to wait; None for as long as it takes.
+            timeout: seconds to wait; None for no limit.
 
         Raises:
-            WriteError: storage refused, or took longer than `timeout`; what it did not take is
-                kept for the next flush.
+            WriteError: storage refused, or took longer than `timeout`; the values are kept for the
+                next flush.
         """
         if self._writer_made is not None:
             self._writer_made.flush(timeout)
 
     def close(self, timeout: float | None = None) -> None:
-        """Flushes and ends the files; the second time it does nothing.
+        """Flushes and closes the files; a second call does nothing.
 
         Args:
-            timeout: seconds to wait; None for as long as it takes.
+            timeout: seconds to wait; None for no limit.
 
         Raises:
-            WriteError: storage refused, and what it did not take is lost; or it did not answer,
-                and the message says where on the local disk that is.
+            WriteError: storage refused, and the values it did not take are lost; or it was
+                unreachable, and the message names the folder on the local disk that has them.
         """
         self._closed = True
         if self._writer_made is not None:
             self._writer_made.close(timeout)
 
     def _row(self, metrics: Mapping[str, Any], step: int) -> Row:
-        # What was logged before under the same names has been checked but for its values.
+        # The fast path of every log call: names that were logged before are checked already, and
+        # values of builtin and numpy types need no check.
         values = tuple(metrics.values())
         tags = self._known.get(tuple(metrics))
         if tags is None or not NUMBERS.issuperset(map(type, values)):
@@ -228,7 +237,7 @@ class FileLogger(Logger):
         return Row(tags, values, step, time.time())
 
     def _check_tags(self, tags: Any) -> None:
-        """Raises LoggerError for a tag that these files have no place for."""
+        """Raises LoggerError for a tag that these files cannot hold."""
 
     def _writer(self) -> BackgroundWriter:
         if self._writer_made is not None:

@@ -1,4 +1,4 @@
-"""`Logger`: what the loop asks of a logger, with a default for all but `log_metrics`."""
+"""`Logger`: the interface of loggers, with a default for everything except `log_metrics`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from jaxlog.storage import Block
 
 __all__ = ["NUMBERS", "Logger", "checked_metrics", "checked_step"]
 
-# A dict whose values are all of these is taken as it is and converted on the writer's thread.
+# If all values of a dict have one of these types, the log call does not check or convert them; the
+# writer's thread does, for many rows at once.
 NUMBERS = frozenset({bool, int, float, np.float64, np.float32, np.int64, np.int32, np.bool_})
 
 
@@ -45,24 +46,24 @@ class Logger:
 
     @property
     def save_dir(self) -> str | None:
-        """Where experiments are kept; None when nothing is."""
+        """The directory of all experiments; None if the logger keeps no files."""
         return None
 
     @property
     def log_dir(self) -> str | None:
-        """Where this run is kept; None when nothing is."""
+        """The directory of this run; None if the logger keeps no files."""
         return self.save_dir
 
     @property
     def pending(self) -> int:
-        """How many scalars were logged and are not on storage yet; 0 where that is not known."""
+        """Number of scalars that were logged and are not on storage yet; 0 if that is unknown."""
         return 0
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Records the values at `step`; without one, at the step after the last.
+        """Records the values at `step`; None for the step after the last.
 
         Raises:
-            LoggerError: a value that is no number, named by its tag.
+            LoggerError: a value is not a number.
         """
         raise NotImplementedError(f"{type(self).__name__} must define log_metrics(metrics, step)")
 
@@ -88,7 +89,7 @@ class Logger:
         return None
 
     def log_hyperparams(self, params: object, metrics: Mapping[str, Any] | None = None) -> None:
-        """Records the hyperparameters of the run; a logger may have no place for them."""
+        """Records the hyperparameters of the run; by default they are dropped."""
 
     def log_histogram(
         self,
@@ -98,13 +99,14 @@ class Logger:
         *,
         edges: npt.ArrayLike | None = None,
     ) -> None:
-        """Records how numbers are distributed; a logger may have no place for that.
+        """Records a histogram; by default it is dropped.
 
         Args:
             tag: the name.
-            values: real numbers of any shape. With `edges`, counts of one more than edges.
-            step: at least 0; without one, the step after the last.
-            edges: increasing; of counts below the first, between edges, and above the last.
+            values: real numbers of any shape. With `edges`, the counts, one more than edges.
+            step: at least 0; None for the step after the last.
+            edges: increasing bucket edges of counts below the first edge, between edges, and above
+                the last edge.
         """
 
     def log_image(
@@ -115,40 +117,40 @@ class Logger:
         *,
         dataformats: str | None = None,
     ) -> None:
-        """Records a picture; a logger may have no place for it.
+        """Records a picture; by default it is dropped.
 
         Args:
             tag: the name.
             image: uint8 from 0 to 255 or float from 0 to 1; [H, W], [H, W, C] or [N, H, W, C]
                 with 1, 3 or 4 channels.
-            step: at least 0; without one, the step after the last.
-            dataformats: the order of the axes where it is another, such as "CHW".
+            step: at least 0; None for the step after the last.
+            dataformats: the order of the axes if it is another, such as "CHW".
         """
 
     def log_text(self, tag: str, text: str, step: int | None = None) -> None:
-        """Records text, shown as Markdown; a logger may have no place for it."""
+        """Records text, shown as Markdown; by default it is dropped."""
 
     def log_audio(
         self, tag: str, samples: npt.ArrayLike, step: int | None = None, *, sample_rate: int
     ) -> None:
-        """Records sound; a logger may have no place for it.
+        """Records sound; by default it is dropped.
 
         Args:
             tag: the name.
             samples: float from -1 to 1; [frames] or [frames, channels] with 1 or 2 channels.
-            step: at least 0; without one, the step after the last.
+            step: at least 0; None for the step after the last.
             sample_rate: frames a second.
         """
 
     def flush(self) -> None:
-        """Everything logged so far is on storage when this returns."""
+        """Returns when everything logged so far is on storage."""
 
     def finalize(self, status: str) -> None:  # noqa: ARG002  for those that record it
         """Closes, and records how the run ended: "success" or "failed"."""
         self.close()
 
     def close(self) -> None:
-        """Flushes and ends the log; the second time it does nothing."""
+        """Flushes and ends the log; a second call does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -170,13 +172,13 @@ def checked_metrics(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, A
         prefix: put before each tag, joined by "-".
 
     Raises:
-        LoggerError: a tag that is no string, or a value that is no single number.
+        LoggerError: a tag is not a string, or a value is not a single number.
 
     Example:
         >>> checked_metrics({"loss": np.array(0.5)}, "train")
         {'train-loss': 0.5}
     """
-    # Sets of types, not a loop: this is all that stands between the caller and its next step.
+    # Sets of types instead of a loop over values, because every log call in a training runs this.
     if set(map(type, metrics)) - {str}:
         wrong = next(tag for tag in metrics if not isinstance(tag, str))
         raise LoggerError(f"a tag is a string, but got {wrong!r} of type {type(wrong).__name__}")
@@ -190,7 +192,7 @@ def checked_step(step: SupportsIndex | None, default: int) -> int:
     """`step` as an int, `default` for None.
 
     Raises:
-        LoggerError: it is no integer, is negative, or does not fit 63 bits.
+        LoggerError: it is not an integer, is negative, or does not fit into 63 bits.
 
     Example:
         >>> checked_step(None, 3), checked_step(np.int64(7), 3)

@@ -1,4 +1,4 @@
-"""`MemoryLogger`: keeps what is logged, for tests and notebooks."""
+"""`MemoryLogger`: keeps everything in memory, for tests and notebooks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["MemoryLogger"]
 
 
 class MemoryLogger(Logger):
-    """Everything that was logged, in order, still there after `close`.
+    """Keeps everything that was logged, in order, also after `close`.
 
     Attributes:
-        blocks: what was logged, as it came.
-        hyperparams: all hyperparameters, flat.
-        media: `(kind, tag, step, value)` of what is no scalar; the kind is "histogram", "image",
-            "text" or "audio". The value of a histogram is what `log_histogram` got, with `edges`
+        blocks: all scalars in the order of logging; `log_metrics` adds a block of one row.
+        hyperparams: all hyperparameters, flattened.
+        media: `(kind, tag, step, value)` of everything else; the kind is "histogram", "image",
+            "text" or "audio". The value of a histogram is the argument `values` or, with `edges`,
             `(counts, edges)`.
-        lanes: by name, what each lane of a `Loop(lanes=...)` logged.
+        lanes: by name, the loggers of the lanes of a `Loop(lanes=...)`.
 
     Example:
         >>> logger = MemoryLogger()
@@ -47,18 +47,18 @@ class MemoryLogger(Logger):
 
     @property
     def rows(self) -> list[tuple[int, dict[str, float]]]:
-        """One `(step, {tag: value})` per logged row."""
+        """One `(step, {tag: value})` per row."""
         return [(step, row) for block in self.blocks for step, _, row in block.rows()]
 
     def for_lane(self, lane: str) -> MemoryLogger:
-        """A logger of one lane's run, kept in `lanes`."""
+        """A logger for one lane, kept in `lanes`."""
         return self.lanes.setdefault(lane, MemoryLogger())
 
     def log_metrics(self, metrics: Mapping[str, SupportsFloat], step: int | None = None) -> None:
-        """Keeps the values at `step`; without one, at the step after the last.
+        """Keeps the values at `step`; None for the step after the last.
 
         Raises:
-            LoggerError: a value that is no number, named by its tag.
+            LoggerError: a value is not a number.
         """
         with self._lock:
             after = int(self.blocks[-1].steps[-1]) + 1 if self.blocks else 0
@@ -96,7 +96,7 @@ class MemoryLogger(Logger):
         *,
         dataformats: str | None = None,
     ) -> None:
-        """Keeps a copy, its axes in the order they came."""
+        """Keeps a copy with the axes in the given order."""
         del dataformats
         self._keep("image", tag, step, np.array(image))
 
@@ -107,7 +107,7 @@ class MemoryLogger(Logger):
     def log_audio(
         self, tag: str, samples: npt.ArrayLike, step: int | None = None, *, sample_rate: int
     ) -> None:
-        """Keeps a copy, without its rate."""
+        """Keeps a copy, without the sample rate."""
         del sample_rate
         self._keep("audio", tag, step, np.array(samples))
 

@@ -15,38 +15,39 @@ __all__ = ["TensorBoardLogger"]
 
 
 class TensorBoardLogger(FileLogger):
-    """Writes event files to `save_dir/name/version/sub_dir`, as Lightning's logger of this name.
+    """Writes event files to `save_dir/name/version/sub_dir`, like Lightning's TensorBoardLogger.
 
-    Each step is one event with all its tags. On a local disk a run is one file; elsewhere, where
-    nothing can be appended, it is a few files of a megabyte or more, each uploaded whole.
+    Each step is one event with all its tags. On a local disk a run is one file. Object stores
+    cannot append, so there a run is a few files of a megabyte or more, each uploaded completely.
 
-    A store that does not answer costs no value and no error: requests are repeated in waits that
-    double, and after `spool_secs` everything goes to the local disk until the store is back. Where
-    a TensorBoard would show nothing new of a live run, the command that does is said once.
+    A store that is unreachable causes no error and loses no value: requests are repeated with
+    growing pauses, and after `spool_secs` everything goes to the local disk until the store is
+    reachable again. If TensorBoard needs a special command to follow a live run on the store, a
+    warning says so once.
 
     Args:
         save_dir: local path or any fsspec URL, such as s3://bucket/logs.
         name: folder of the experiment; "" or None for `save_dir` itself.
-        version: an int for `version_{n}`, a string as it is, None for the next free number.
+        version: an int for `version_{n}`, a string unchanged, None for the next free number.
         sub_dir: a folder below the version.
         prefix: put before every tag, joined by "-".
-        max_queue: rows after which a thread writes what waits.
-        flush_secs: seconds after which it writes even fewer rows.
-        on_full: what a log call does when a million scalars wait for storage: "block" waits for
-            room, and raises after a minute; "drop_oldest" drops what has waited longest, and logs
-            how many so far as `jaxlog/dropped_scalars`.
-        spool_secs: how long a store may not answer before the local disk is used instead.
-        spool_dir: folder for that; None for `$JAXLOG_SPOOL_DIR`, or else one in the system's
-            folder for temporary files.
-        flush_on_sigterm: whether what was logged is saved when the process is told to end.
-        start_step: the step at which a run resumes in a directory it wrote before; TensorBoard
-            then drops what was logged from there on.
-        fsync: whether each write waits until a local disk has it. What was written survives the end
-            of the process without it, a loss of power only with it.
+        max_queue: number of waiting rows at which a thread writes them.
+        flush_secs: seconds after which it writes fewer rows.
+        on_full: what a log call does if a million scalars wait for storage: "block" waits for room
+            and raises after a minute; "drop_oldest" drops the rows that have waited longest, and
+            logs the number of dropped scalars as `jaxlog/dropped_scalars`.
+        spool_secs: seconds that a store may be unreachable before the local disk is used instead.
+        spool_dir: folder for that; None for `$JAXLOG_SPOOL_DIR` or, if that is not set, a folder
+            in the system's directory for temporary files.
+        flush_on_sigterm: whether SIGTERM flushes the logger before it ends the process.
+        start_step: the step at which a run resumes in its old directory; TensorBoard then drops
+            what was logged from that step on.
+        fsync: whether each write waits until a local disk has stored it. Written data survives the
+            end of the process in any case, but a loss of power only with `fsync`.
         storage_options: passed to the filesystem, such as credentials.
 
     Raises:
-        LoggerError: an argument it cannot take.
+        LoggerError: an argument is out of range or has the wrong type.
 
     Example:
         >>> logger = TensorBoardLogger("memory://logs", "mnist")
@@ -98,18 +99,19 @@ class TensorBoardLogger(FileLogger):
         edges: npt.ArrayLike | None = None,
         bins: int | str = 64,
     ) -> None:
-        """Records how numbers are distributed, for TensorBoard's Histograms and Distributions.
+        """Records a histogram, for TensorBoard's Histograms and Distributions.
 
         Args:
             tag: the name.
-            values: real numbers of any shape; those that are not finite are left out. With
-                `edges`, counts of one more than edges.
-            step: at least 0; without one, the step after the last.
-            edges: increasing; of counts below the first, between edges, and above the last.
-            bins: as `numpy.histogram` takes it, without `edges`.
+            values: real numbers of any shape, of which the finite ones are counted. With `edges`,
+                the counts themselves, one more than edges.
+            step: at least 0; None for the step after the last.
+            edges: increasing bucket edges of counts below the first edge, between edges, and above
+                the last edge.
+            bins: as for `numpy.histogram`; only without `edges`.
 
         Raises:
-            LoggerError: not real numbers, or edges that do not fit.
+            LoggerError: values that are not real numbers, or edges that do not fit.
             WriteError: storage refused what was logged before; this call recorded nothing.
 
         Example:
@@ -135,11 +137,11 @@ class TensorBoardLogger(FileLogger):
             tag: the name.
             image: uint8 from 0 to 255 or float from 0 to 1; [H, W], [H, W, C] or [N, H, W, C]
                 with 1, 3 or 4 channels.
-            step: at least 0; without one, the step after the last.
-            dataformats: the order of the axes where it is another, such as "CHW".
+            step: at least 0; None for the step after the last.
+            dataformats: the order of the axes if it is another, such as "CHW".
 
         Raises:
-            LoggerError: a shape or a dtype that is no picture.
+            LoggerError: a shape or dtype that does not fit.
             WriteError: storage refused what was logged before; this call recorded nothing.
         """
         self._log_summary(tag, step, summaries.image(tag, image, dataformats))
@@ -148,7 +150,7 @@ class TensorBoardLogger(FileLogger):
         """Records text, which TensorBoard shows as Markdown.
 
         Raises:
-            LoggerError: no string.
+            LoggerError: it is not a string.
             WriteError: storage refused what was logged before; this call recorded nothing.
         """
         self._log_summary(tag, step, summaries.text(tag, text))
@@ -161,11 +163,11 @@ class TensorBoardLogger(FileLogger):
         Args:
             tag: the name.
             samples: float from -1 to 1; [frames] or [frames, channels] with 1 or 2 channels.
-            step: at least 0; without one, the step after the last.
+            step: at least 0; None for the step after the last.
             sample_rate: frames a second.
 
         Raises:
-            LoggerError: a shape or a dtype that is no sound.
+            LoggerError: a shape or dtype that does not fit.
             WriteError: storage refused what was logged before; this call recorded nothing.
         """
         self._log_summary(tag, step, summaries.audio(tag, samples, sample_rate))

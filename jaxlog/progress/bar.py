@@ -1,4 +1,4 @@
-"""One bar as the rest of the package sees it: it counts, and is drawn now and then."""
+"""The interface of one bar: it counts batches and is redrawn at intervals."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Outline:
     """What a bar shows.
 
     Attributes:
-        label: its name.
-        total: how many batches there will be; None where nobody knows.
+        label: the name of the bar.
+        total: number of batches, or None if unknown.
         refresh_secs: least time between two redraws, in seconds.
-        values: gives what stands beside it, by name.
+        values: returns the values to show beside the bar, by name.
     """
 
     label: str
@@ -29,21 +29,21 @@ class Outline:
 
 
 class Bar:
-    """Counts, and shows nothing.
+    """A bar that counts and shows nothing; subclasses draw.
 
     Attributes:
-        outline: what it would show.
-        count: batches so far.
+        outline: what a subclass shows.
+        count: number of batches so far.
     """
 
     def __init__(self, outline: Outline) -> None:
-        """Of no batch yet."""
+        """A bar at zero batches."""
         self.outline = outline
         self.count = 0
         self._drawn = time.monotonic()
 
     def advance(self) -> None:
-        """One batch more; redraws when it is time."""
+        """Counts one batch; redraws if the last redraw is `refresh_secs` ago."""
         self.count += 1
         now = time.monotonic()
         if now - self._drawn >= self.outline.refresh_secs:
@@ -51,17 +51,17 @@ class Bar:
             self.draw()
 
     def draw(self) -> None:
-        """Shows where things stand."""
+        """Shows the current count and values."""
 
     def finish(self) -> None:
-        """Shows the end of it."""
+        """Shows the final state and ends the bar."""
 
 
 class LineBar(Bar):
-    """One line when it is over: for a file or a pipe."""
+    """Writes one line at the end instead of a bar, for a file or a pipe."""
 
     def __init__(self, outline: Outline, stream: IO[str]) -> None:
-        """A line for `stream`."""
+        """A bar that writes its line to `stream`."""
         super().__init__(outline)
         self._stream = stream
 
@@ -74,12 +74,12 @@ class LineBar(Bar):
 
 
 def shown(value: Any) -> str:
-    """A value as bars write it: floats to three digits."""
+    """A value as text: floats with three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def in_notebook() -> bool:
-    """Whether output goes to a cell of a notebook."""
+    """Whether this runs in a notebook, so that output goes to a cell."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return type(shell).__name__ == "ZMQInteractiveShell"

@@ -1,4 +1,4 @@
-"""What every progress bar shows, and when: the hooks of a loop as bars that advance."""
+"""`ProgressBar`: maps the hooks of a loop to bars, one for each epoch and evaluation loader."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["ProgressBar"]
 
 
 class ProgressBar:
-    """One bar an epoch, one below it for validation and test; shows what `prog_bar=True` logged.
+    """One bar per epoch and one below it for validation and test, with `prog_bar=True` values.
 
-    A subclass says how a bar is drawn. None of them waits for the device while an epoch runs.
+    Subclasses define how a bar is drawn. No bar waits for the device while an epoch runs.
     """
 
     def __init__(self, *, refresh_secs: float, leave: bool, file: IO[str] | None) -> None:
-        """A bar of nothing yet.
+        """A progress bar without a running epoch.
 
         Args:
             refresh_secs: least time between two redraws, in seconds.
-            leave: whether the bar of a finished epoch stays.
-            file: where lines go that stand for bars; default `sys.stderr`.
+            leave: whether the bar of a finished epoch stays on the screen.
+            file: where to write; default `sys.stderr`, looked up at each epoch.
         """
         if refresh_secs < 0:
             raise LogArgumentError(
@@ -38,7 +38,7 @@ class ProgressBar:
         self._evaluation: Bar | None = None
 
     def draws(self) -> bool:
-        """Whether there is a terminal or a notebook to draw in; else a line an epoch is written."""
+        """Whether output is a terminal or notebook; otherwise one line per epoch is written."""
         raise NotImplementedError
 
     def drawn(self, outline: Outline, *, nested: bool) -> Bar:
@@ -46,15 +46,16 @@ class ProgressBar:
 
         Args:
             outline: what it shows.
-            nested: whether it stands below another, and goes when it is finished.
+            nested: whether it is below another bar and disappears when it is finished.
         """
         raise NotImplementedError
 
     def get_metrics(self, loop: LoopView) -> dict[str, Any]:
-        """What the bar shows, by name: the logger's version, then what was logged.
+        """The values to show, by name: the logger's version, then logged values.
 
         Args:
-            loop: the loop; `loop.progress_values()` does not wait, the `loop.*_metrics` do.
+            loop: the loop; `loop.progress_values()` does not wait for the device, the mappings
+                `loop.*_metrics` do.
         """
         items: dict[str, Any] = {}
         version = getattr(loop.loggers[0], "version", None) if loop.loggers else None
@@ -66,20 +67,20 @@ class ProgressBar:
     # ---- hooks ----------------------------------------------------------------------------------
 
     def on_train_epoch_start(self, loop: LoopView) -> None:
-        """Draws the bar of an epoch."""
+        """Starts the bar of an epoch."""
         self._close()
         count = loop.num_epochs
         of = f"/{loop.current_epoch - loop.epochs_done + count - 1}" if count else ""
         self._train = self._bar(loop, f"Epoch {loop.current_epoch}{of}", loop.total_batches)
 
     def on_train_batch_end(self, loop: LoopView, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Moves the bar on."""
+        """Advances the bar."""
         del loop, outputs, batch, batch_idx
         if self._train is not None:
             self._train.advance()
 
     def on_train_epoch_end(self, loop: LoopView) -> None:
-        """Shows the epoch's final values; the one place where the bar waits for them."""
+        """Shows the epoch's final values; the only place where the bar waits for the device."""
         if self._train is not None:
             loop.progress_bar_metrics  # noqa: B018 - reading fetches, so that the last draw is exact
             bar, self._train = self._train, None
@@ -88,48 +89,48 @@ class ProgressBar:
     def on_validation_batch_start(
         self, loop: LoopView, batch: Any, batch_idx: int, dataloader_idx: int
     ) -> None:
-        """Draws the bar of a validation loader."""
+        """Starts the bar of a validation loader at its first batch."""
         del batch
         self._begin_evaluation(loop, "Validation", batch_idx, dataloader_idx)
 
     def on_validation_batch_end(
         self, loop: LoopView, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int
     ) -> None:
-        """Moves the bar on."""
+        """Advances the bar."""
         del loop, outputs, batch, batch_idx, dataloader_idx
         self._advance_evaluation()
 
     def on_validation_end(self, loop: LoopView) -> None:
-        """Takes the validation bar away."""
+        """Ends the validation bar."""
         del loop
         self._end_evaluation()
 
     def on_test_batch_start(
         self, loop: LoopView, batch: Any, batch_idx: int, dataloader_idx: int
     ) -> None:
-        """Draws the bar of a test loader."""
+        """Starts the bar of a test loader at its first batch."""
         del batch
         self._begin_evaluation(loop, "Testing", batch_idx, dataloader_idx)
 
     def on_test_batch_end(
         self, loop: LoopView, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int
     ) -> None:
-        """Moves the bar on."""
+        """Advances the bar."""
         del loop, outputs, batch, batch_idx, dataloader_idx
         self._advance_evaluation()
 
     def on_test_end(self, loop: LoopView) -> None:
-        """Takes the test bar away."""
+        """Ends the test bar."""
         del loop
         self._end_evaluation()
 
     def on_exception(self, loop: LoopView, exception: BaseException) -> None:
-        """Leaves the terminal in order."""
+        """Ends all bars, so that the terminal is in a normal state."""
         del loop, exception
         self._close()
 
     def teardown(self, loop: LoopView) -> None:
-        """Leaves the terminal in order."""
+        """Ends all bars, so that the terminal is in a normal state."""
         del loop
         self._close()
 
@@ -149,10 +150,10 @@ class ProgressBar:
             return
         self._end_evaluation()
         named = f"{label} {loader}" if loader else label
-        # Alone it stays, as an epoch does; below an epoch it goes.
+        # The bar of an evaluation within an epoch disappears at its end; one on its own stays.
         nested = self._train is not None
         if self._train is not None:
-            self._train.draw()  # where it stopped, which may be since its last redraw
+            self._train.draw()  # its last redraw may be up to refresh_secs old
         self._evaluation = self._bar(loop, named, loop.total_batches, nested=nested)
 
     def _advance_evaluation(self) -> None:
@@ -167,7 +168,8 @@ class ProgressBar:
     def _close(self) -> None:
         bars = (self._train, self._evaluation)
         self._train = self._evaluation = None
-        with contextlib.ExitStack() as stack:  # the last first, and each though another fails
+        # ExitStack finishes the nested bar first, and the other one also if that raises.
+        with contextlib.ExitStack() as stack:
             for bar in bars:
                 if bar is not None:
                     stack.callback(bar.finish)

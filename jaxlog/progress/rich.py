@@ -15,14 +15,14 @@ __all__ = ["RichProgressBar"]
 
 
 class RichProgressBar(ProgressBar):
-    """As `TqdmProgressBar`, in colour: bars, counts, times and values in aligned columns.
+    """Like `TqdmProgressBar`, in colour: bars, counts, times and values in aligned columns.
 
-    Needs the extra `rich`, and in a notebook ipywidgets; without them it writes a line an epoch
-    there. Redraws happen when a batch ends, on no thread of their own.
+    Needs the extra `rich`. In a notebook it also needs ipywidgets, and without them writes one line
+    per epoch. Redraws happen at the end of a batch, not on a thread.
 
     Args:
         refresh_secs: least time between two redraws, in seconds.
-        leave: whether the bar of a finished epoch stays.
+        leave: whether the bar of a finished epoch stays on the screen.
         console: a `rich.console.Console` to draw on; default one on `sys.stderr`.
 
     Raises:
@@ -41,24 +41,24 @@ class RichProgressBar(ProgressBar):
             from rich.console import Console  # noqa: PLC0415 - an extra
         except ImportError:
             raise MissingDependencyError.for_package("rich", extra="rich") from None
-        # Without a console of the user's, `sys.stderr` as it is then: pytest puts others there.
+        # Without a console, look up `sys.stderr` at each epoch: pytest and others replace it.
         file = None if console is None else console.file
         super().__init__(refresh_secs=refresh_secs, leave=leave, file=file)
-        # In a notebook rich shows a cell's output itself, and only where no stream is given.
+        # In a notebook rich writes to the cell itself, but only if it was given no stream.
         self.console = console or Console(stderr=not in_notebook())
         self._display: Any = None
 
     def draws(self) -> bool:
-        """Whether there is a terminal or a notebook to draw in."""
+        """Whether output is a terminal or a notebook."""
         if self.console.is_jupyter:
             return importlib.util.find_spec("ipywidgets") is not None
-        # With FORCE_COLOR, which CI sets, rich takes a pipe for a terminal.
+        # If FORCE_COLOR is set, as in CI, rich treats a pipe as a terminal.
         if self._file is None and not sys.stderr.isatty():
             return False
         return bool(self.console.is_terminal)
 
     def drawn(self, outline: Outline, *, nested: bool) -> Bar:
-        """A row of the display, which lives as long as its first row."""
+        """A row of the display; the display starts and ends with its first row."""
         if nested and self._display is not None:
             return _Row(self._display, outline, on_finish=self._display.remove_task)
         self._display = _display(self.console, transient=nested or not self.leave)
@@ -66,7 +66,7 @@ class RichProgressBar(ProgressBar):
         return _Row(self._display, outline, on_finish=self._stop)
 
     def _stop(self, task: Any) -> None:
-        del task  # the display keeps it in sight
+        del task  # stays visible in the display
         self._display.stop()
         self._display = None
 
@@ -87,7 +87,7 @@ class _Row(Bar):
     def finish(self) -> None:
         try:
             self.draw()
-        finally:  # rich has hidden the cursor and taken `sys.stdout`
+        finally:  # also after an error: rich has hidden the cursor and replaced sys.stdout
             self._on_finish(self._task)
 
 
@@ -95,7 +95,7 @@ def _text(values: Mapping[str, Any]) -> Any:
     from rich.text import Text  # noqa: PLC0415 - an extra
 
     parts = [(f"{name} ", (shown(value), "bold")) for name, value in values.items()]
-    # Not markup: that would swallow the brackets of `acc[val]`.
+    # Text, not markup, which would interpret the brackets in `acc[val]`.
     return Text("  ").join(Text.assemble(*part) for part in parts)
 
 

@@ -13,15 +13,14 @@ __all__ = ["TqdmProgressBar"]
 
 
 class TqdmProgressBar(ProgressBar):
-    """One bar an epoch, one below it for validation and test; shows what `prog_bar=True` logged.
+    """One bar per epoch and one below it for validation and test, with `prog_bar=True` values.
 
-    It never waits for the device while an epoch runs: it shows the latest values that have
-    arrived, a few steps old. Where output is no terminal and no notebook it writes one line an
-    epoch instead.
+    It does not wait for the device while an epoch runs, so the values are a few steps old. If
+    output is neither a terminal nor a notebook, it writes one line per epoch instead.
 
     Args:
         refresh_secs: least time between two redraws, in seconds.
-        leave: whether the bar of a finished epoch stays.
+        leave: whether the bar of a finished epoch stays on the screen.
         file: where to draw; default `sys.stderr`.
 
     Raises:
@@ -45,7 +44,7 @@ class TqdmProgressBar(ProgressBar):
         super().__init__(refresh_secs=refresh_secs, leave=leave, file=file)
 
     def draws(self) -> bool:
-        """Whether there is a terminal or a notebook to draw in."""
+        """Whether output is a terminal or a notebook."""
         return in_notebook() or (self._file or sys.stderr).isatty()
 
     def drawn(self, outline: Outline, *, nested: bool) -> Bar:
@@ -62,7 +61,7 @@ class _TqdmBar(Bar):
             file=stream,
             leave=leave,
             dynamic_ncols=True,
-            mininterval=0,  # when to redraw is decided here
+            mininterval=0,  # Bar.advance decides when to redraw
             miniters=1,
             unit="batch",
         )

@@ -1,4 +1,8 @@
-"""Decoded runs as one table of pandas, polars or numpy."""
+"""Decoded runs as one table of pandas, polars or numpy.
+
+`run` and `tag` come as codes into a list of names, so that a backend builds its string columns from
+a few names instead of one Python string a row.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +24,12 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 @dataclass(frozen=True, slots=True)
 class RunScalars:
-    """The scalars of one run, sorted.
+    """The scalars of one run, sorted by tag and then in the order of writing.
 
     Attributes:
-        run: its name.
-        tags: the tags there are.
-        tag: int64 [n], which of them each scalar has.
+        run: the run's name.
+        tags: the names of its tags.
+        tag: int64 [n], the index in `tags` of each scalar's tag.
         columns: the scalars.
     """
 
@@ -36,7 +40,7 @@ class RunScalars:
 
 
 def require_backend(backend: Backend) -> None:
-    """Imports what `backend` needs.
+    """Imports the package of `backend`, so that a missing one is an error before files are read.
 
     Raises:
         MissingDependencyError: it is not installed.
@@ -51,7 +55,7 @@ def require_backend(backend: Backend) -> None:
 
 
 def as_backend(tables: Sequence[RunScalars], backend: Backend, *, pivot: bool = False) -> Any:
-    """The rows of all `tables`, in order, as one table of `backend`.
+    """The rows of all `tables` in order, as one table of `backend`.
 
     Example:
         >>> list(as_backend([], "numpy"))
@@ -82,7 +86,7 @@ def as_backend(tables: Sequence[RunScalars], backend: Backend, *, pivot: bool = 
 
 
 def _pivoted(runs: Any, tags: list[str], codes: Any, columns: ScalarColumns) -> Any:
-    """One row a run and step, one column a tag."""
+    """The columns of a table with one row per run and step, and one column per tag."""
     used, tag_codes = np.unique(codes[1], return_inverse=True)
     tags = [tags[code] for code in used.tolist()]
     taken = {"run", "step"}.intersection(tags)
@@ -100,7 +104,8 @@ def _pivoted(runs: Any, tags: list[str], codes: Any, columns: ScalarColumns) -> 
     row[order] = np.cumsum(first) - 1
     values = np.zeros((int(first.sum()), len(tags)))
     there = np.zeros(values.shape, bool)
-    values[row, tag_codes] = columns.values  # in the order of writing, so the last one stays
+    # The columns are in the order of writing, and numpy keeps the last of repeated assignments.
+    values[row, tag_codes] = columns.values
     there[row, tag_codes] = True
     cells = np.ma.masked_array(values, ~there)
     return {"run": (runs, run[first])}, {

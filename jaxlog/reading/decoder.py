@@ -1,8 +1,8 @@
 """`decode_scalars`: all scalars of an event file as columns.
 
-Most records of a file differ only in their time, step and values. So one of them is parsed, those
-that equal it everywhere else are found by comparing bytes, and all their numbers are taken out at
-once. What fits no such pattern is parsed one by one.
+Most records of a file differ only in their time, step and values. So one record is parsed, the
+records with the same bytes everywhere else are found by comparison, and numpy extracts the numbers
+of all of them. Records that match no such pattern are parsed one by one.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from jaxlog.reading.record_parser import Records
 
 __all__ = ["ScalarColumns", "decode_scalars"]
 
-_ROUNDS = 8  # patterns tried among records of one size, before the rest is parsed one by one
-_FEW = 4  # records of one size that are parsed one by one at once
-_CHUNK_BYTES = 1 << 24
+_ROUNDS = 8  # patterns tried among the records of one size before the rest is parsed one by one
+_FEW = 4  # so few records of one size are parsed one by one without trying patterns
+_CHUNK_BYTES = 1 << 24  # records compared in one step; bounds the memory for the comparison
 
 
 @dataclass(slots=True)
 class ScalarColumns:
-    """Scalars in no order, one element of each array a scalar.
+    """Scalars in any order; element i of every array belongs to scalar i.
 
     Attributes:
-        tags: int64 codes of tags.
+        tags: int64, the codes of the tags.
         steps: int64.
         wall_times: float64, seconds since the epoch.
         values: float64.
-        order: int64, the record each stands in.
+        order: int64, the number of the record that holds the scalar.
     """
 
     tags: np.ndarray
@@ -42,7 +42,7 @@ class ScalarColumns:
 
     @classmethod
     def joined(cls, parts: list[ScalarColumns]) -> ScalarColumns:
-        """All parts, one after the other.
+        """The concatenation of all parts.
 
         Example:
             >>> ScalarColumns.joined([]).values.tolist()
@@ -74,12 +74,16 @@ class ScalarColumns:
 def decode_scalars(
     content: bytes, records: Records, code: Callable[[str], int]
 ) -> tuple[ScalarColumns, list[tuple[int, int]], int | None]:
-    """The scalars of a file, `(record, step)` of each session's start, and the first bad record.
+    """Decodes the scalars of a file.
 
     Args:
         content: the file.
-        records: where its records are.
-        code: the number of a tag; negative to leave the tag out.
+        records: the positions of its records.
+        code: returns the code of a tag; negative to leave the tag out.
+
+    Returns:
+        The scalars, `(record, step)` of each START record, and the number of the first record that
+        is not an `Event` message (None if all are).
 
     Example:
         >>> from jaxlog.storage import Block, scalar_records
@@ -107,7 +111,7 @@ class _Reader:
     bad: int | None = None
 
     def read(self, group: np.ndarray) -> None:
-        """Takes the scalars of records that all have one size."""
+        """Decodes the records `group`, which all have the same size."""
         size = int(self.records.sizes[group[0]])
         rows = max(1, _CHUNK_BYTES // max(size, 1))
         for first in range(0, len(group), rows):
@@ -115,7 +119,7 @@ class _Reader:
             for _ in range(_ROUNDS):
                 if len(rest) <= _FEW:
                     break
-                left = self._read_alike(rest, size)
+                left = self._read_same_layout(rest, size)
                 if len(left) == len(rest):
                     break
                 rest = left
@@ -124,11 +128,12 @@ class _Reader:
                 if event is not None:
                     self._take_one(record, event)
 
-    def _read_alike(self, rest: np.ndarray, size: int) -> np.ndarray:
-        """Takes the records that are laid out like the first; gives back the others."""
+    def _read_same_layout(self, rest: np.ndarray, size: int) -> np.ndarray:
+        """Decodes the records that have the same layout as the first; returns the others."""
         first = self._parse(int(rest[0]))
         if first is None or not _is_regular(first):
             return rest
+        # Row i of this view is the `size` bytes from byte i on; indexing copies only those rows.
         every = np.lib.stride_tricks.sliding_window_view(
             np.frombuffer(self.content, np.uint8), size
         )
@@ -196,7 +201,7 @@ class _Reader:
 
 
 def _is_regular(event: Event) -> bool:
-    """Whether all its numbers stand in its bytes as they are."""
+    """Whether the numbers can be copied from the bytes: all values are stored as floats."""
     return not event.is_start and all(scalar.offset >= 0 for scalar in event.scalars)
 
 
@@ -206,18 +211,18 @@ def _places(event: Event) -> tuple[int, tuple[int, int], list[tuple[int, int]]]:
 
 
 def _mask(event: Event, size: int) -> np.ndarray:
-    """uint8 [size]: 0xFF for bytes that records laid out alike have in common, 0 for numbers."""
+    """uint8 [size]: 0xFF for the bytes that records of one layout share, 0 for time and values."""
     mask = np.full(size, 0xFF, np.uint8)
     if event.wall_time_at >= 0:
         mask[event.wall_time_at : event.wall_time_at + 8] = 0
-    mask[slice(*event.step_at)] = 0x80  # the bits that say how long the step is
+    mask[slice(*event.step_at)] = 0x80  # the continuation bits, which give the length of the varint
     for scalar in event.scalars:
         mask[scalar.offset : scalar.offset + scalar.width] = 0
     return mask
 
 
 def _groups(keys: np.ndarray) -> Iterator[np.ndarray]:
-    """Indices of rows that are equal, group by group."""
+    """The indices of equal rows, one array per group."""
     if (keys[1:] == keys[0]).all():
         yield np.arange(len(keys))
         return

@@ -1,4 +1,4 @@
-"""`follow`: the scalars of live runs, as they are written."""
+"""`follow`: the scalars of live runs, while they are written."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ScalarRow(NamedTuple):
     """One scalar as it was logged.
 
     Attributes:
-        run: its path below the URL that is followed; "." for that itself.
-        tag: its name.
+        run: the run's path below the followed URL; "." for that URL itself.
+        tag: the name of the scalar.
         step: the step it was logged at.
         wall_time: seconds since the epoch.
         value: its value.
@@ -47,22 +47,22 @@ def follow(
     idle_secs: float | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> Iterator[ScalarRow]:
-    """Every scalar in event files, those to come included, in the order of writing within a run.
+    """Yields every scalar in event files, now and as they grow; in order of writing within a run.
 
-    Runs and files that appear later are followed too, and there need be none at first. Only what is
-    new is fetched. A session that resumes logs some steps again; both come, the later one later.
+    Runs and files that appear later are followed too; there may be none at the start. Only new
+    bytes are fetched. A session that resumes logs some steps again; both scalars are yielded.
 
     Args:
-        url: as `read_scalars` takes it, likewise `runs`, `tags` and `storage_options`.
-        poll_secs: seconds between two looks.
-        idle_secs: ends after so many seconds without anything new; None for never.
-        wait: passes the time between two looks.
+        url: as for `read_scalars`, like `runs`, `tags` and `storage_options`.
+        poll_secs: seconds between two polls.
+        idle_secs: ends after so many seconds without a new scalar; None for no end.
+        wait: called with `poll_secs` between two polls; `time.sleep` by default.
 
     Yields:
-        One `(run, tag, step, wall_time, value)` a scalar.
+        One `(run, tag, step, wall_time, value)` per scalar.
 
     Warns:
-        UserWarning: a file holds a damaged record, from which on it is not read.
+        UserWarning: a file has a damaged record; the rest of the file is not read.
 
     Example:
         >>> from jaxlog.loggers import TensorBoardLogger
@@ -91,7 +91,7 @@ def follow(
 def _runs(url: Any, storage_options: Any) -> list[RunFiles]:
     try:
         return find_runs(url, storage_options)
-    except (FileNotFoundError, ReadError):  # nothing there yet
+    except (FileNotFoundError, ReadError):  # the run has not written anything yet
         return []
 
 
@@ -99,7 +99,7 @@ def _runs(url: Any, storage_options: Any) -> list[RunFiles]:
 class _File:
     run: RunFiles
     path: str
-    position: int = 0  # where the first record begins that was not read
+    position: int = 0  # offset of the first record that was not read
     damaged: bool = False
     names: dict[str, int] = field(default_factory=dict)
 
@@ -137,5 +137,5 @@ class _File:
             if filesystem.size(self.path) <= self.position:
                 return b""
             return filesystem.cat_file(self.path, start=self.position)
-        except FileNotFoundError:  # removed since it was listed
+        except FileNotFoundError:  # removed after the listing
             return b""

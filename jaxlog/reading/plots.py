@@ -1,4 +1,4 @@
-"""`plot_scalars`: one small panel a metric, drawn without pyplot's global state."""
+"""`plot_scalars`: one small panel per metric, drawn without pyplot's global state."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ __all__ = ["plot_scalars"]
 
 _COLUMNS = 3  # panels side by side
 _PANEL = (4.2, 2.9)  # inches
-_MOST_POINTS = 4000  # of a line: more are not seen at this size
-_FEW, _MANY = 40, 120  # points: fewer are marked one by one, more are drawn by a thin line
+_MOST_POINTS = 4000  # per line; more cannot be distinguished at this size
+_FEW, _MANY = 40, 120  # a line of at most 40 points has markers, one of more than 120 is thin
 _PHASES = ("train", "val", "test")
 _PHASE_NAMES = {"train": "train", "training": "train", "test": "test"} | dict.fromkeys(
     ("val", "valid", "validation", "eval"), "val"
@@ -44,7 +44,7 @@ _INK, _GRID = "#444444", "#e4e4e4"
 class _Line:
     """One tag of one run.
 
-    `metric` is what the panel is named by: the tag without its phase and its `_step` or `_epoch`.
+    `metric` is the name of the panel: the tag without its phase and its `_step` or `_epoch`.
     """
 
     run: str
@@ -62,21 +62,22 @@ def plot_scalars(
     tags: str | Sequence[str] | None = None,
     path: str | os.PathLike[str] | None = None,
 ) -> Figure:
-    """A figure with one panel a metric, and in it one line a run and phase.
+    """A figure with one panel per metric, and in it one line per run and phase.
 
-    `loss_step`, `loss_epoch` and `val_loss` share a panel: each step is a faint line, each epoch a
-    marked one, and training, validation and test differ in colour, or with several runs in dashes.
+    `loss_step`, `loss_epoch` and `val_loss` share a panel. Values of steps are a faint line, values
+    of epochs a line with markers. Training, validation and test differ in colour, or in dashes if
+    there are several runs.
 
     Args:
-        url_or_table: what `read_scalars` takes, or a table that it gave back.
-        tags: names or shell patterns of tags; None for all but `epoch`.
-        path: local path or URL to save the figure to, as PNG unless its name says otherwise.
+        url_or_table: a URL as for `read_scalars`, or a table that it returned.
+        tags: names or shell patterns of tags; None for all except `epoch`.
+        path: local path or URL to save the figure to; PNG, unless the name ends in .pdf or .svg.
 
     Returns:
         The matplotlib figure.
 
     Raises:
-        ReadError: there is nothing to draw.
+        ReadError: no scalar matches.
         MissingDependencyError: matplotlib is not installed.
 
     Example:
@@ -97,7 +98,7 @@ def plot_scalars(
     for line in lines:
         panels.setdefault(line.metric, []).append(line)
     runs = sorted({line.run for line in lines})
-    across = 2 if len(panels) == 4 else min(_COLUMNS, len(panels))  # four stand as a square
+    across = 2 if len(panels) == 4 else min(_COLUMNS, len(panels))  # four panels form a square
     down = -(-len(panels) // across)
     figure = figure_class(
         figsize=(_PANEL[0] * across, _PANEL[1] * down + 0.35 * (len(runs) > 1)),
@@ -133,14 +134,14 @@ def _lines(table: Any, tags: str | Sequence[str] | None) -> list[_Line]:
             rows = here & (run == run_name)
             thin = _thinned(step[rows], value[rows])
             lines.append(_Line(run_name, name, metric, phase, every_step, *thin))
-    # Training first, and steps below epochs, in every panel.
+    # In every panel: training first, and steps before epochs, which are drawn over them.
     return sorted(
         lines, key=lambda line: (line.metric, not line.every_step, _PHASES.index(line.phase))
     )
 
 
 def _parts(tag: str) -> tuple[str, str, bool]:
-    """Metric, phase and whether each step has a value, from a tag's name."""
+    """Metric, phase, and whether the tag has the values of steps, judging by its name."""
     name, mark, loader = tag.partition("/dataloader_idx_")
     stem, _, last = name.rpartition("_")
     forked = last in {"step", "epoch"} and bool(stem)
@@ -153,18 +154,21 @@ def _parts(tag: str) -> tuple[str, str, bool]:
 
 
 def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The line with at most `_MOST_POINTS`: the lowest and the highest of each stretch of it."""
+    """At most about `_MOST_POINTS` points: the lowest and the highest of each section of a line.
+
+    Unlike every n-th point or a mean, this keeps single spikes visible.
+    """
     values = np.where(np.isfinite(values), values, np.nan)
     if len(steps) <= _MOST_POINTS:
         return steps, values
     width = -(-2 * len(steps) // _MOST_POINTS)
-    whole = len(steps) // width * width
-    stretches = values[:whole].reshape(-1, width)
-    gaps = np.isnan(stretches)
-    starts = np.arange(len(stretches)) * width
-    lowest = starts + np.where(gaps, np.inf, stretches).argmin(1)
-    highest = starts + np.where(gaps, -np.inf, stretches).argmax(1)
-    kept = np.concatenate([lowest, highest, np.arange(whole, len(steps))])
+    complete = len(steps) // width * width  # points in sections of the full width
+    sections = values[:complete].reshape(-1, width)
+    gaps = np.isnan(sections)
+    starts = np.arange(len(sections)) * width
+    lowest = starts + np.where(gaps, np.inf, sections).argmin(1)
+    highest = starts + np.where(gaps, -np.inf, sections).argmax(1)
+    kept = np.concatenate([lowest, highest, np.arange(complete, len(steps))])
     kept = np.unique(kept)
     return steps[kept], values[kept]
 
@@ -240,7 +244,10 @@ def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def _figure_class() -> tuple[type[Figure], LayoutEngine]:
-    """matplotlib's figure, which a notebook also shows when pyplot was never imported; a layout."""
+    """A class of figures, and a layout for them.
+
+    A notebook shows a matplotlib figure only after pyplot was imported, so the class draws itself.
+    """
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415
         from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415

@@ -1,8 +1,9 @@
-"""`parse_event`: the scalars of one `Event` message, and where in its bytes they stand.
+"""`parse_event`: the scalars of one `Event` message, and their offsets in its bytes.
 
-The protobuf wire format is read directly: a table needs six numbers of an event, for which building
-message objects costs more than all the rest. Field numbers are those of tensorboard's event.proto,
-summary.proto and tensor.proto.
+This reads the protobuf wire format directly, because building message objects would take more time
+than everything else that a reader does. Field numbers are those of TensorBoard's event.proto,
+summary.proto and tensor.proto. A key is `number << 3 | wire type`; the wire types are 0 varint,
+1 eight bytes, 2 length and bytes, 5 four bytes.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ __all__ = ["Event", "EventScalar", "ProtobufError", "parse_event"]
 # DataType -> (struct format, numpy dtype) of a tensor's raw content.
 _CONTENT = {1: "<f", 2: "<d", 3: "<i", 9: "<q", 19: "<e"}
 _PACKED = {5: "<f", 6: "<d"}  # float_val, double_val
+# A one-element tensor of another plugin (a histogram, a text) is not a scalar. "" has no metadata.
 _SCALAR_PLUGINS = {"", "scalars"}
 
 
 class ProtobufError(ValueError):
-    """Bytes that are no protobuf message."""
+    """Bytes that are not a protobuf message."""
 
 
 class EventScalar(NamedTuple):
     """One scalar of an event.
 
     Attributes:
-        tag: its name.
-        value: its value.
-        offset: where its bytes stand in the event; -1 when it is not stored as a float.
-        width: how many bytes those are, 4 or 8.
+        tag: the name.
+        value: the value.
+        offset: offset of the value's bytes in the event; -1 if it is not stored as a float.
+        width: number of those bytes, 4 or 8 (2 for a half-precision tensor, at offset -1).
     """
 
     tag: str
@@ -42,15 +44,15 @@ class EventScalar(NamedTuple):
 
 @dataclass(slots=True)
 class Event:
-    """What a table needs of an event.
+    """The parts of an event that a table needs.
 
     Attributes:
         wall_time: seconds since the epoch.
-        step: the step; 0 when it is not stored.
+        step: the step; 0 if it is not stored.
         scalars: its scalars, in order.
-        is_start: whether a session starts here, which takes back what stands at `step` and above.
-        wall_time_at: offset of the eight bytes of the time; -1 when it is not stored.
-        step_at: first byte and end of the step's varint; (0, 0) when it is not stored.
+        is_start: whether a session starts here, which discards earlier points from `step` on.
+        wall_time_at: offset of the eight bytes of the time; -1 if it is not stored.
+        step_at: begin and end of the step's varint; (0, 0) if it is not stored.
     """
 
     wall_time: float = 0.0
@@ -62,10 +64,10 @@ class Event:
 
 
 def parse_event(data: bytes) -> Event:
-    """The scalars of a serialised `Event`; everything else in it is passed over.
+    """The scalars of a serialised `Event`; everything else in it is ignored.
 
     Raises:
-        ProtobufError: `data` is no protobuf message.
+        ProtobufError: `data` is not a protobuf message.
 
     Example:
         >>> from jaxlog.storage import Block, records
@@ -95,7 +97,7 @@ def _summary(data: bytes, start: int, stop: int) -> Iterator[EventScalar]:
 
 
 def _value(data: bytes, start: int, stop: int) -> EventScalar | None:
-    """The scalar in a `Summary.Value`, None when it holds something else."""
+    """The scalar in a `Summary.Value`; None if it holds something else."""
     tag, plugin = "", ""
     found: tuple[float, int, int] | None = None
     for number, kind, first, last in _fields(data, start, stop):
@@ -112,13 +114,13 @@ def _value(data: bytes, start: int, stop: int) -> EventScalar | None:
 
 
 def _tensor(data: bytes, start: int, stop: int) -> tuple[float, int, int] | None:
-    """The number in a `TensorProto` that holds one, with the place of its bytes."""
+    """Value, offset and width of a `TensorProto` with one number; None for any other."""
     dtype, shape, found = 0, False, None
     for number, kind, first, last in _fields(data, start, stop):
         if (number, kind) == (1, 0):
             dtype = _varint(data, first, last)[0]
         elif (number, kind) == (2, 2):
-            shape = last > first  # a scalar's shape has no field
+            shape = last > first  # the shape message of a scalar is empty
         elif (number, kind) == (4, 2) and last > first:
             code = _CONTENT.get(dtype)
             if code is not None and struct.calcsize(code) == last - first:
@@ -126,7 +128,7 @@ def _tensor(data: bytes, start: int, stop: int) -> tuple[float, int, int] | None
                 found = _unpack(code, data, first), first if is_float else -1, last - first
         elif number in _PACKED:
             code = _PACKED[number]
-            # Packed, or by an old writer one field a number.
+            # Packed or, by an old writer, one field per number: both have the same bytes here.
             if struct.calcsize(code) == last - first:
                 found = _unpack(code, data, first), first, last - first
     return None if shape else found
@@ -170,7 +172,7 @@ def _fields(data: bytes, position: int, stop: int) -> Iterator[tuple[int, int, i
 
 
 def _varint(data: bytes, position: int, stop: int) -> tuple[int, int]:
-    """The number at `position`, and where it ends."""
+    """The varint at `position`, and the offset of its end."""
     value = shift = 0
     while position < stop and shift < 70:
         byte = data[position]

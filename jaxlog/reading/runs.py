@@ -1,4 +1,4 @@
-"""`find_runs`: the event files below a URL, by run, named as TensorBoard names runs."""
+"""`find_runs`: the event files below a URL by run, with the names that TensorBoard shows."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["RunFiles", "find_runs", "matches"]
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
-    """A directory with event files.
+    """The event files of one directory.
 
     Attributes:
-        name: its path below the URL that was asked for; "." for that itself.
-        files: paths of its event files, in the order they were written.
-        filesystem: where they are.
+        name: the path of the directory below the given URL; "." for that URL itself.
+        files: paths of the event files, in the order of writing.
+        filesystem: the filesystem of the paths.
     """
 
     name: str
@@ -38,7 +38,7 @@ def find_runs(
     """The runs at or below `url`, sorted by name; `url` may also be one event file.
 
     Raises:
-        ReadError: there is no event file.
+        ReadError: there is no event file at or below `url`.
 
     Example:
         >>> from jaxlog.loggers import TensorBoardLogger
@@ -48,7 +48,7 @@ def find_runs(
         ['mnist/version_0']
     """
     filesystem, path = open_filesystem(url, storage_options)
-    filesystem.invalidate_cache()  # a listing made before the last flush lacks what it wrote
+    filesystem.invalidate_cache()  # a cached listing lacks files of later flushes
     root = path.rstrip("/")
     found = [str(name) for name in filesystem.find(path)]
     files = sorted(name for name in found if "tfevents" in name.rpartition("/")[2])
@@ -66,7 +66,7 @@ def find_runs(
 
 
 def matches(name: str, wanted: str | Sequence[str] | None) -> bool:
-    """Whether `name` is one of `wanted`, or fits one of its shell patterns; None takes all.
+    """Whether `name` is one of `wanted` or matches a shell pattern in it; None matches all.
 
     Example:
         >>> matches("train/loss", "train/*"), matches("loss", ["accuracy"]), matches("loss", None)

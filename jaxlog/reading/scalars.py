@@ -1,4 +1,4 @@
-"""`read_scalars`: everything logged as a tidy table."""
+"""`read_scalars`: everything that was logged, as a tidy table."""
 
 from __future__ import annotations
 
@@ -64,20 +64,20 @@ def read_scalars(
 ) -> pd.DataFrame | pl.DataFrame | dict[str, np.ndarray]:
     """All scalars in event files as a table: run, tag, step, wall_time, value.
 
-    Rows are sorted by run, then tag, then as they were written. What a resumed session wrote over
-    is left out, as TensorBoard leaves it out. A record cut short at the end of a file is passed
-    over: it may still be being written.
+    Rows are sorted by run, then by tag, then in the order of writing. Points that a resumed session
+    has replaced are left out, as in TensorBoard. An incomplete record at the end of a file is
+    ignored, because it may be being written.
 
     Args:
         url: a run's directory, a tree of runs, or one event file; local or any fsspec URL. The
-            files may be jaxlog's or any other writer's.
-        runs: names or shell patterns of runs; None for all. A run is named by its path below
-            `url`, which itself is ".".
+            files may come from jaxlog or any other writer.
+        runs: names or shell patterns of runs; None for all. The name of a run is its path below
+            `url`, or "." for `url` itself.
         tags: names or shell patterns of tags; None for all.
         storage_options: passed to the filesystem, such as credentials.
         backend: "pandas", "polars", or "numpy" for a dict of arrays.
-        pivot: one row a run and step with a column a tag instead. Where a tag has no value, it
-            is NaN (null in polars); where it has several, the last.
+        pivot: whether to return one row per run and step with one column per tag instead. A tag
+            without a value is NaN (null in polars); of several values, the last counts.
 
     Returns:
         A DataFrame of the backend, or a dict of arrays: `run` and `tag` are strings, `step` is
@@ -85,12 +85,12 @@ def read_scalars(
         `step`, and each tag as float64.
 
     Raises:
-        ReadError: there is no event file, no such run, no such backend, or no room for a column
-            because a tag is named `run` or `step`.
+        ReadError: there is no event file, no such run or no such backend; or, with `pivot`, a tag
+            is named `run` or `step`.
         MissingDependencyError: the backend is not installed.
 
     Warns:
-        UserWarning: a file holds a damaged record, from which on it is not read.
+        UserWarning: a file has a damaged record; the rest of the file is not read.
 
     Example:
         >>> from jaxlog.loggers import TensorBoardLogger
@@ -124,7 +124,7 @@ def _read(run: RunFiles, wanted: str | Sequence[str] | None) -> RunScalars:
 
     def code(tag: str) -> int:
         if tag not in codes:
-            # Negative for what nobody asked for, and decided once a tag.
+            # Negative codes are tags that the caller does not want; matched once per tag.
             codes[tag] = len(codes) if matches(tag, wanted) else -1 - len(codes)
         return codes[tag]
 
@@ -139,7 +139,10 @@ def _read(run: RunFiles, wanted: str | Sequence[str] | None) -> RunScalars:
 
 
 def _decoded(run: RunFiles, code: Any) -> tuple[ScalarColumns, list[tuple[int, int]]]:
-    """The scalars of a run's files, their records numbered through, and its sessions' starts."""
+    """The scalars of a run's files and the starts of its sessions.
+
+    Records are numbered across all files of the run, so that `_purged` can compare their order.
+    """
     parts, starts, before = [], [], 0
     for path in run.files:
         content = read_whole(run.filesystem, path)
@@ -153,7 +156,7 @@ def _decoded(run: RunFiles, code: Any) -> tuple[ScalarColumns, list[tuple[int, i
         if damage is not None:
             warnings.warn(
                 f"{path} is damaged at byte {damage}; the rest of this file is not read",
-                stacklevel=4,
+                stacklevel=4,  # the caller of read_scalars
             )
         columns.order += before
         parts.append(columns)
@@ -163,7 +166,7 @@ def _decoded(run: RunFiles, code: Any) -> tuple[ScalarColumns, list[tuple[int, i
 
 
 def _purged(read: tuple[ScalarColumns, list[tuple[int, int]]]) -> ScalarColumns:
-    """The scalars that no later session took back by starting at their step or before it."""
+    """Removes the scalars whose step a later session has reached again by its start."""
     columns, starts = read
     keep = np.ones(len(columns.steps), bool)
     for record, step in starts:

@@ -1,4 +1,4 @@
-"""`LoggerContract`: what the loop and its users may rely on in every logger."""
+"""`LoggerContract`: tests of everything that the loop and its users rely on in a logger."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class HeldSink:
 
     Attributes:
         entered: set when the first write has begun.
-        gate: set it to let that write go on.
+        gate: set it to let that write continue.
 
     Example:
         >>> from jaxlog.storage import EventSink, Uploads
@@ -54,7 +54,7 @@ class HeldSink:
 
     @property
     def min_interval_secs(self) -> float:
-        """None: a test of what is written next need not wait for a store."""
+        """0, so that a test need not wait between two writes."""
         return 0.0
 
     @property
@@ -83,14 +83,14 @@ class HeldSink:
 
 
 class LoggerContract:
-    """Tests that a class of yours runs with pytest by inheriting them.
+    """A suite of tests for a logger; inherit from it and run pytest.
 
     Attributes:
-        writes_files: whether values leave the process. A logger for which that is False need not
-            refuse a forked child, nor can its storage fail.
-        refuses_after_close: whether a log after `close` is an error.
-        max_queue: rows that a logger with a thread lets wait before it writes them unasked.
-        number: the type that values are kept as.
+        writes_files: whether values leave the process. If not, the tests of forked children and of
+            failing storage are skipped.
+        refuses_after_close: whether logging after `close` is an error.
+        max_queue: for a logger with a thread, the number of waiting rows at which it writes.
+        number: the type in which values are stored.
 
     Example:
         >>> from jaxlog.loggers import MemoryLogger
@@ -112,21 +112,21 @@ class LoggerContract:
     number: type = np.float32
 
     def make_logger(self, place: str) -> Logger:
-        """A new logger that writes below `place`, a folder that may not be there yet."""
+        """A new logger that writes below `place`, a folder that may not exist yet."""
         raise NotImplementedError("define make_logger(self, place): a new logger below that folder")
 
     def rows_of(self, logger: Any, place: str) -> list[tuple[str, int, float]]:
-        """`(tag, step, value)` of all that is on storage, in any order."""
+        """`(tag, step, value)` of everything on storage, in any order."""
         raise NotImplementedError("define rows_of(self, logger, place): what is on storage there")
 
     def hold_writes(self, logger: Any, monkeypatch: pytest.MonkeyPatch) -> HeldSink | None:
-        """Makes the first write of `logger` to storage wait, before it has logged anything.
+        """Makes the first write of `logger` to storage wait; called before anything is logged.
 
-        A logger that writes from a `BackgroundWriter` and is no `FileLogger` puts a `HeldSink`
-        around the writer's sink here.
+        Override it for a logger with a `BackgroundWriter` that is not a `FileLogger`: put a
+        `HeldSink` around the writer's sink.
 
         Returns:
-            What holds it; None for a logger whose log calls write themselves.
+            The sink; None for a logger that writes in the log call itself.
         """
         if not isinstance(logger, FileLogger):
             return None
@@ -143,7 +143,7 @@ class LoggerContract:
 
     @pytest.fixture
     def place(self, tmp_path: Path) -> str:
-        """Where a test writes; override it for another filesystem."""
+        """The folder that a test writes to; override it for another filesystem."""
         return str(tmp_path / "logs")
 
     def _check(self, logger: Any, place: str, expected: list[tuple[str, int, float]]) -> None:
@@ -305,7 +305,7 @@ class LoggerContract:
         logger = self.make_logger(place)
         logger.log_metrics({"a": 1.0}, 0)
         parent = os.getpid()
-        with monkeypatch.context() as child:  # a real fork is no thing to do under a test runner
+        with monkeypatch.context() as child:  # a real fork would copy the test runner's threads
             child.setattr(os, "getpid", lambda: parent + 1)
             with pytest.raises(LoggerError, match="make a logger in the child"):
                 logger.log_metrics({"a": -1.0}, 1)
@@ -325,7 +325,8 @@ class LoggerContract:
             turn = threading.Event()
             for step in range(10_000):
                 logger.log_metrics({"a": 1.0}, step)
-                turn.wait(0.001)  # for a thread of which nothing is known but that it writes
+                # Any logger may run here, so there is no event to wait for. Let its thread run.
+                turn.wait(0.001)
 
         def use() -> None:
             logger.log_metrics({"a": 1.0}, 0)
