@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from jaxlog.callbacks.callback import HOST_HOOKS, Callback
-from jaxlog.callbacks.loop_view import LoopView
+from jaxlog.callbacks import HOST_HOOKS, Callback, LoopView
 
 __all__ = ["Dispatcher"]
 

@@ -14,8 +14,7 @@ from jaxlog.logs import Hook, check_call, find_hook
 from jaxlog.loop.dispatch import Dispatcher
 from jaxlog.loop.driver import Driver
 from jaxlog.loop.fetch import Fetcher
-from jaxlog.metrics import Metric
-from jaxlog.metrics.foreign import as_metric
+from jaxlog.metrics import Metric, as_metric
 from jaxlog.steps import STEP_HOOKS
 from jaxlog.windows import HostValue, Key, Record, ScalarAtStep, check_count, holds_buckets
 

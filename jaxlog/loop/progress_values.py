@@ -8,7 +8,7 @@ from typing import Any
 from jaxlog.logs import Schema
 from jaxlog.loop.fetch import Fetcher
 from jaxlog.steps import Stage
-from jaxlog.windows.decode import key_of, latest_row
+from jaxlog.windows import key_of, latest_row
 
 __all__ = ["ProgressValues"]
 

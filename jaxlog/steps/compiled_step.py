@@ -11,8 +11,7 @@ import jax
 import numpy as np
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.logs import Schema
-from jaxlog.logs.recording import Recording
+from jaxlog.logs import Recording, Schema
 from jaxlog.steps.agreement import check_same_schema
 from jaxlog.steps.gather import gathered
 from jaxlog.steps.shifted_arguments import (
@@ -24,7 +23,8 @@ from jaxlog.steps.shifted_arguments import (
     unwrapped,
 )
 from jaxlog.steps.stage import Stage
-from jaxlog.tracing.capture import Captured, SchemaMismatchError
+from jaxlog.tracing import Captured
+from jaxlog.tracing.capture import SchemaMismatchError
 from jaxlog.tracing.libraries import transform_for
 from jaxlog.tracing.placement import place_recording, placement_of
 from jaxlog.windows import Segment

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxlog.logs.recording import Part
+from jaxlog.logs import Part
 
 __all__ = ["gathered"]
 

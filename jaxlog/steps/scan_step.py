@@ -12,11 +12,10 @@ import numpy as np
 from jax import lax
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.logs import Schema
-from jaxlog.logs.recording import Recording
+from jaxlog.logs import Recording, Schema
 from jaxlog.steps.shifted_arguments import shifted_numbers
 from jaxlog.steps.stage import Stage
-from jaxlog.tracing.capture import Captured
+from jaxlog.tracing import Captured
 from jaxlog.windows import Segment
 
 __all__ = ["ScanStep"]

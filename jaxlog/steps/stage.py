@@ -8,11 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxlog.errors import HookError, LogArgumentError, SchemaError
-from jaxlog.logs import Options, Schema
-from jaxlog.logs.schema import check_same_options
+from jaxlog.logs import Options, Schema, check_same_options
 from jaxlog.steps.batch_size import batch_size, other_size
-from jaxlog.windows import HostValue, Key, Phase, Record, Segment, Settings, Window
-from jaxlog.windows.decode import key_of
+from jaxlog.windows import HostValue, Key, Phase, Record, Segment, Settings, Window, key_of
 
 __all__ = ["Stage", "Step"]
 

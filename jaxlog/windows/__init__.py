@@ -16,8 +16,9 @@ Read the files in this order: `key.py` (names and tags), `window.py` (what comes
 `decode.py`, `epoch.py`, `phase.py`.
 """
 
+from jaxlog.windows.decode import latest_row
 from jaxlog.windows.epoch import Accumulator, EpochReductions
-from jaxlog.windows.key import Key, holds_buckets, loader_suffix
+from jaxlog.windows.key import Key, holds_buckets, key_of, loader_suffix
 from jaxlog.windows.lanes import lane_names, means_over_lanes
 from jaxlog.windows.latest import LatestValues
 from jaxlog.windows.nonfinite import NonFinite, NonFiniteWatch
@@ -47,7 +48,9 @@ __all__ = [
     "Window",
     "check_count",
     "holds_buckets",
+    "key_of",
     "lane_names",
+    "latest_row",
     "loader_suffix",
     "means_over_lanes",
 ]

@@ -17,12 +17,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxlog.logs import KeySpec, Schema
-from jaxlog.logs.layout import LayoutGroup, layout_groups
-from jaxlog.logs.recording import Part
-from jaxlog.logs.ring_buffer import Column
+from jaxlog.logs import (
+    Column,
+    KeySpec,
+    LayoutGroup,
+    Part,
+    Schema,
+    contributing_devices,
+    layout_groups,
+)
 from jaxlog.metrics import Metric
-from jaxlog.windows.key import Key, holds_buckets
+from jaxlog.windows.key import key_of
 from jaxlog.windows.table import Columns, Table
 from jaxlog.windows.window import Segment, Window
 
@@ -109,14 +114,6 @@ def _columns_of(schema: Schema, loader: str, lane: str | None) -> Columns:
     return Columns.of_steps([key_of(spec, loader, lane) for spec in schema])
 
 
-def key_of(spec: KeySpec, loader: str, lane: str | None = None) -> Key:
-    """The key of a schema's spec."""
-    suffix = loader if spec.options.add_dataloader_idx else ""
-    # The node data of a metric's tree structure begins with its class.
-    metric = None if spec.metric is None else spec.metric.node_data()[0]
-    return Key(spec.name, spec.options, suffix, lane, holds_buckets(metric))
-
-
 def _groups(schema: Schema, parts: Parts, count: int) -> Iterator[GroupCalls]:
     """What `count` calls logged, for each layout group."""
     for group in layout_groups(schema):
@@ -149,56 +146,19 @@ def latest_row(
 def _column(group: LayoutGroup, rows: np.ndarray) -> Column:
     """The columns of a group, shape `(n, k)`, reduced over devices if rows have such an axis."""
     column = group.read(rows)
-    return column if rows.ndim == 2 else _fold(column, _contributors(group.first, len(rows)))
+    return column if rows.ndim == 2 else column.reduce_shards(_contributing(group.first, len(rows)))
 
 
-def _contributors(spec: KeySpec, count: int) -> Sequence[int]:
-    """The devices that are reduced; in a shard_map the others have logged nothing."""
-    group = spec.options.sync_dist_group
+def _contributing(spec: KeySpec, count: int) -> np.ndarray:
+    """Which shards count: bool, shape `(count,)`; in a shard_map the others have logged nothing."""
     if spec.on_mesh:
-        return range(count)
-    if not spec.options.syncs:
-        return [0]
-    if isinstance(group, tuple) and any(isinstance(part, tuple) for part in group):
-        return next(part for part in group if 0 in part)
-    return range(count)
-
-
-def _fold(column: Column, contributors: Sequence[int]) -> Column:
-    """The reduction over the devices that contribute, whose axis is the first of `column`."""
-    spec = column.spec
-    chosen = column.take(np.asarray(contributors))
-    if len(contributors) == 1:
-        return Column(spec, {field: values[0] for field, values in chosen.state.items()})
-    if not chosen.state:
-        return chosen
-    state = {field: values.astype(np.float64) for field, values in chosen.state.items()}
-    present = chosen.present()
-    units = present.sum(axis=0)
-    reduction = spec.options.reduce_fx
-    if spec.metric is not None:
-        return Column(spec, {"units": units})
-    if reduction != "mean":
-        nothing = {"sum": 0.0, "min": np.inf, "max": -np.inf}[reduction]
-        values = np.where(present, state[reduction], nothing)
-        return Column(spec, {reduction: getattr(np, reduction)(values, axis=0), "units": units})
-    folded: dict[str, np.ndarray] = {}
-    if "weight" in state:
-        weighted = state.get("wtotal", state.get("raw", 0.0) * state["weight"])
-        folded["wtotal"] = np.where(state["weight"] > 0, weighted, 0.0).sum(axis=0)
-        folded["weight"] = state["weight"].sum(axis=0)
-    value = state.get("total", state.get("raw"))
-    if value is not None and ("weight" not in state or "total" in state):
-        each = state.get("units", present.astype(np.float64))
-        folded["total"] = np.where(each > 0, value, 0.0).sum(axis=0)
-        folded["units"] = each.sum(axis=0)
-    return Column(spec, folded)
+        return np.ones(count, bool)
+    return contributing_devices(spec.name, spec.options, count)
 
 
 def _merged(spec: KeySpec, states: Metric) -> Metric:
     """Fetched states of all devices, one axis in front, as one: of those that contribute."""
-    count = len(jax.tree.leaves(states)[0])
-    chosen = list(_contributors(spec, count))
+    chosen = _contributing(spec, len(jax.tree.leaves(states)[0]))
     return jax.tree.map(lambda leaf: leaf[chosen], states).to_host().reduce_axes(1)
 
 

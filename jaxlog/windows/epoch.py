@@ -8,19 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxlog.logs import Options
+from jaxlog.logs import REDUCTIONS, Options
 from jaxlog.metrics import Metric
 from jaxlog.windows.decode import Decoded, GroupCalls
 from jaxlog.windows.key import Key
 from jaxlog.windows.records import Record, bucket_records
 
 __all__ = ["Accumulator", "EpochReductions"]
-
-_UFUNCS: dict[str, tuple[np.ufunc, float]] = {
-    "sum": (np.add, 0.0),
-    "min": (np.minimum, np.inf),
-    "max": (np.maximum, -np.inf),
-}
 
 
 @dataclasses.dataclass
@@ -49,11 +43,11 @@ class Accumulator:
 
     def add_value(self, value: float, weight: float) -> None:
         """Adds one value."""
-        if self.options.reduce_fx == "mean":
+        reduction = REDUCTIONS[self.options.reduce_fx]
+        if reduction.weighted:
             self.add_sums(value * weight if weight else 0.0, weight)
             return
-        ufunc, _ = _UFUNCS[self.options.reduce_fx]
-        self.numerator = value if self.is_empty else float(ufunc(self.numerator, value))
+        self.numerator = value if self.is_empty else float(reduction.ufunc(self.numerator, value))
         self.is_empty = False
 
     def add_metric(self, metric: Metric) -> None:
@@ -65,7 +59,7 @@ class Accumulator:
         """The reduced value; NaN for a mean of weight 0."""
         if self.metric is not None:
             return self.metric.host_compute()
-        if self.options.reduce_fx != "mean":
+        if not REDUCTIONS[self.options.reduce_fx].weighted:
             return self.numerator
         return self.numerator / self.denominator if self.denominator else float("nan")
 
@@ -144,7 +138,8 @@ def _add_group(calls: GroupCalls, decoded: Decoded, found: Sequence[Accumulator 
                 one.add_metric(calls.states[spec.name])
         return
     kept = decoded.table.present[:, calls.group.at]
-    if options.reduce_fx == "mean":
+    reduction = REDUCTIONS[options.reduce_fx]
+    if reduction.weighted:
         numerators, denominators = (
             np.where(kept, part, 0.0).sum(axis=0).tolist()
             for part in calls.column.means(decoded.sizes)
@@ -153,8 +148,7 @@ def _add_group(calls: GroupCalls, decoded: Decoded, found: Sequence[Accumulator 
             if one is not None:
                 one.add_sums(*sums)
         return
-    ufunc, identity = _UFUNCS[options.reduce_fx]
-    values = np.where(kept, decoded.table.values[:, calls.group.at], identity)
-    for one, value in zip(found, ufunc.reduce(values, axis=0).tolist(), strict=True):
+    values = np.where(kept, decoded.table.values[:, calls.group.at], reduction.limit)
+    for one, value in zip(found, reduction.fold(values, axis=0).tolist(), strict=True):
         if one is not None:
             one.add_value(value, 1.0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from jaxlog.logs import Options
+from jaxlog.logs import KeySpec, Options
 
-__all__ = ["Key", "holds_buckets", "loader_suffix"]
+__all__ = ["Key", "holds_buckets", "key_of", "loader_suffix"]
 
 
 class Key(NamedTuple):
@@ -66,6 +66,14 @@ class Key(NamedTuple):
     def in_mapping(self, tag: str) -> str:
         """The name of one of its tags in the mappings, which hold every lane's values."""
         return tag if self.lane is None else f"{tag}/{self.lane}"
+
+
+def key_of(spec: KeySpec, loader: str, lane: str | None = None) -> Key:
+    """The key of a schema's spec."""
+    suffix = loader if spec.options.add_dataloader_idx else ""
+    # The node data of a metric's tree structure begins with its class.
+    metric = None if spec.metric is None else spec.metric.node_data()[0]
+    return Key(spec.name, spec.options, suffix, lane, holds_buckets(metric))
 
 
 def loader_suffix(index: int, label: str | None, count: int) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxlog.logs import REDUCTIONS, Reduction
 from jaxlog.storage import Block
 from jaxlog.windows.key import Key
 
@@ -20,12 +21,6 @@ __all__ = ["Columns", "Table", "epoch_block"]
 
 EPOCH = "epoch"
 STEP = "step"
-
-_UFUNCS: dict[str, tuple[np.ufunc, float]] = {
-    "sum": (np.add, 0.0),
-    "min": (np.minimum, np.inf),
-    "max": (np.maximum, -np.inf),
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,21 +116,20 @@ class Table:
             # Of repeated indices numpy assigns the last, and calls are in program order.
             rows.values[row_of[calls], at] = self.values[calls, at]
             return rows
-        for reduction, columns in self.columns.by_reduction.items():
-            rows._reduce(self, reduction, columns, row_of)
+        for name, columns in self.columns.by_reduction.items():
+            rows._reduce(self, REDUCTIONS[name], columns, row_of)
         return rows
 
     def _reduce(
-        self, calls: Table, reduction: str, columns: np.ndarray, row_of: np.ndarray
+        self, calls: Table, reduction: Reduction, columns: np.ndarray, row_of: np.ndarray
     ) -> None:
         """Reduces some columns of the calls into these rows."""
         present, values = calls.present[:, columns], calls.values[:, columns]
         assert self.weights is not None and calls.weights is not None  # noqa: PT018 - in_rows asks
         shape = (len(self), len(columns))
-        if reduction != "mean":
-            ufunc, identity = _UFUNCS[reduction]
-            reduced = np.full(shape, identity)
-            ufunc.at(reduced, row_of, np.where(present, values, identity))
+        if not reduction.weighted:
+            reduced = np.full(shape, reduction.limit)
+            reduction.ufunc.at(reduced, row_of, np.where(present, values, reduction.limit))
             self.values[:, columns] = reduced
             return
         weights = np.where(present, calls.weights[:, columns], 0.0)

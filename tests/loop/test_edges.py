@@ -408,7 +408,7 @@ def test_bad_number_of_epochs(count: Any) -> None:
 @pytest.mark.parametrize("phase", ["train", "validate", "test"])
 def test_batches_that_cannot_be_iterated(phase: str) -> None:
     loop, _ = loop_of()
-    with pytest.raises(LoopError, match="no iterable of batches"):
+    with pytest.raises(LoopError, match="not an iterable of batches"):
         getattr(loop, phase)(3)
 
 

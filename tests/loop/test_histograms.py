@@ -41,7 +41,9 @@ def test_an_epoch_has_one() -> None:
     logger = MemoryLogger()
     train(loop_of(logger), epochs=2, on_step=False, on_epoch=True)
     assert histograms(logger) == [("h", 2, [0, 4, 4, 4]), ("h", 5, [0, 4, 4, 4])]
-    assert [row["h"] for _, row in logger.rows if "h" in row] == [1.5, 1.5]
+    # A tag that carries both a histogram and a scalar is in no tab of TensorBoard.
+    assert [row["h/mean"] for _, row in logger.rows if "h/mean" in row] == [1.5, 1.5]
+    assert not [row for _, row in logger.rows if "h" in row]
 
 
 def test_steps_have_one_a_window() -> None:
@@ -118,7 +120,7 @@ def test_lanes_have_their_own() -> None:
 def test_a_plain_logger_gets_the_mean_only() -> None:
     rows = Rows()
     train(loop_of(rows), on_step=False, on_epoch=True)
-    assert rows.of("h") == [(2, 1.5)]
+    assert rows.of("h/mean") == [(2, 1.5)]
 
 
 def test_the_host_logs_one_too() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import jaxlog
-from jaxlog.errors import HookError, LogArgumentError, SchemaError
 from jaxlog.callbacks import HOST_HOOKS
+from jaxlog.errors import HookError, LogArgumentError, SchemaError
 from tests.loop.rig import batches, logging_step, loop_of
 
 
