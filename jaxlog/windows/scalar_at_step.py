@@ -11,6 +11,7 @@ from jaxlog.storage import Block
 from jaxlog.windows.key import Key, holds_buckets
 from jaxlog.windows.latest import LatestValues
 from jaxlog.windows.phase import Output
+from jaxlog.windows.records import bucket_records
 
 __all__ = ["ScalarAtStep"]
 
@@ -34,7 +35,7 @@ class ScalarAtStep:
     time: float
 
     def ingest(self, value: Any, latest: LatestValues) -> list[Output]:
-        """Brings the mappings up to date; returns the row to write.
+        """Brings the mappings up to date; returns the row to write, and the histogram of one.
 
         Args:
             value: `arrays` on the host.
@@ -46,4 +47,5 @@ class ScalarAtStep:
         latest.set_epoch([(key, number)])
         if not options.logger:
             return []
-        return [Block.row({key.epoch_tag: number}, self.step, self.time)]
+        buckets = bucket_records(key, key.epoch_label, self.step, value)
+        return [Block.row({key.epoch_tag: number}, self.step, self.time), *buckets]

@@ -26,11 +26,9 @@ def key(*, on_step: bool, on_epoch: bool, **parts: object) -> Key:
 )
 def test_tags(flags, parts, tags) -> None:
     one = key(on_step=flags[0], on_epoch=flags[1], **parts)
-    found = (
-        one.step_tag if flags[0] else one.epoch_tag,
-        one.epoch_tag if flags[1] else one.step_tag,
-    )
-    assert found == tags
+    of_step, of_epoch = flags
+    assert (one.step_tag if of_step else one.epoch_tag) == tags[0]
+    assert (one.epoch_tag if of_epoch else one.step_tag) == tags[1]
 
 
 def test_a_lane_is_shown_in_mappings_only() -> None:
