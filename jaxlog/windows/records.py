@@ -56,16 +56,16 @@ class Record:
         getattr(target, self.method)(*place, self.payload, *at, **self.options)
 
 
-def bucket_records(key: Key, tag: str, step: int, state: Metric | None) -> Iterator[Record]:
+def bucket_records(key: Key, tag: str, step: int, state: Any) -> Iterator[Record]:
     """The histogram of a metric that has counted anything into buckets; else nothing.
 
     Args:
         key: what was logged.
         tag: the name of the histogram.
         step: the x value.
-        state: what was merged, on the host.
+        state: what was merged, on the host; a number has no histogram.
     """
-    if state is None or not holds_buckets(state):
+    if not isinstance(state, Metric) or not holds_buckets(state):
         return
     edges, counts = (np.asarray(part) for part in state.buckets())  # type: ignore[attr-defined]
     if counts.any():

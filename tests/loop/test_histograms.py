@@ -131,3 +131,11 @@ def test_the_host_logs_one_too() -> None:
             metric = jaxlog.Histogram.of(jnp.asarray(batch), edges=EDGES)
             loop.log("h", metric, on_step=False, on_epoch=True)
     assert histograms(logger) == [("h", 1, [0, 4, 0, 0])]
+
+
+def test_one_with_an_x_value_of_its_own() -> None:
+    logger = MemoryLogger()
+    with loop_of(logger) as loop:
+        loop.log("h", jaxlog.Histogram.of(jnp.full(2, 0.5), edges=EDGES), step=7)
+    assert histograms(logger) == [("h", 7, [0, 2, 0, 0])]
+    assert logger.rows == [(7, {"h/mean": 0.5})]
