@@ -47,11 +47,6 @@ class Cost:
     scalars: int = 0
     pending: int = 0
 
-    def __add__(self, other: Cost) -> Cost:
-        """The sum of both, field by field."""
-        names = [field.name for field in dataclasses.fields(self)]
-        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in names})
-
     @property
     def blocked_secs(self) -> float:
         """The sum of the three times, in which the loop did not train."""

@@ -106,6 +106,7 @@ class Driver:
         self.dataloader_idx = 0
         self._fetcher = fetcher
         self._dispatcher = dispatcher
+        self._is_alone = jax.process_count() == 1
         self._train = self.stages["train"]
         self._scopes: list[Scope] = []
         self._resumed: Mapping[str, Any] | None = None
@@ -492,9 +493,9 @@ class Driver:
         # Do not cut the window inside an accumulation group: its batches share one row.
         if stage.group:
             return
-        # Several processes must fetch at the same steps, which may take a collective; their
+        # Several processes fetch at the same steps, since a fetch may be a collective, and their
         # clocks differ.
-        if stage.is_full or (stage.is_late and jax.process_count() == 1):
+        if stage.should_fetch(by_age=self._is_alone):
             self.fetch(stage)
 
     def _fetch_open(self) -> None:
@@ -518,7 +519,7 @@ class Driver:
                 alone, so windows that are not full stay: fetching one may be a collective.
         """
         self.run_deferred()
-        if not reading or jax.process_count() == 1:
+        if not reading or self._is_alone:
             self._fetch_open()
         self._fetcher.process()
         for stage in self.stages.values():

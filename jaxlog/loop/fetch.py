@@ -9,6 +9,7 @@ of its steps.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections import deque
@@ -75,7 +76,9 @@ class Fetcher:
         self._loggers = list(loggers)
         self._queue: deque[Queued] = deque()
         self._num_windows = 0  # in the queue
-        self._cost = Cost()
+        self._counts: dict[str, Any] = dict.fromkeys(
+            (field.name for field in dataclasses.fields(Cost)), 0
+        )
 
     # ---- the device-to-host crossing ------------------------------------------------------------
 
@@ -85,7 +88,7 @@ class Fetcher:
         for array in arrays:
             array.copy_to_host_async()
         if arrays:
-            self._cost += Cost(copies=len(arrays), bytes=sum(array.nbytes for array in arrays))
+            self._count(copies=len(arrays), bytes=sum(array.nbytes for array in arrays))
 
     def read(self, tree: Any) -> Any:
         """The pytree with numpy in place of its arrays; waits for copies that `start` began."""
@@ -126,7 +129,7 @@ class Fetcher:
             fetched = time.perf_counter()
             return item.ingest(arrays, self.latest)
         finally:
-            self._cost += Cost(
+            self._count(
                 fetch_secs=fetched - begun,
                 reduce_secs=time.perf_counter() - fetched,
                 windows=int(is_window),
@@ -139,12 +142,11 @@ class Fetcher:
         try:
             self._each(functools.partial(_write, outputs=outputs))
         finally:
-            self._cost += Cost(write_secs=time.perf_counter() - begun)
+            self._count(write_secs=time.perf_counter() - begun)
         for block in outputs:
             if isinstance(block, Block):
                 absent = 0 if block.present is None else int((~block.present).sum())
-                scalars = block.values.size - absent
-                self._cost += Cost(rows=len(block.steps), scalars=scalars)
+                self._count(rows=len(block.steps), scalars=block.values.size - absent)
 
     # ---- the loggers ----------------------------------------------------------------------------
 
@@ -155,7 +157,12 @@ class Fetcher:
 
     def cost(self) -> Cost:
         """What logging has cost so far; takes in nothing and does not wait."""
-        return self._cost + Cost(pending=sum(logger.pending for logger in self._loggers))
+        pending = sum(logger.pending for logger in self._loggers)
+        return Cost(**self._counts | {"pending": pending})
+
+    def _count(self, **amounts: float) -> None:
+        for name, amount in amounts.items():
+            self._counts[name] += amount
 
     def flush(self) -> None:
         """Takes in everything and has every logger flush.

@@ -133,20 +133,19 @@ class Stage:
 
     # ---- windows --------------------------------------------------------------------------------
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the window is to be fetched because of the number of its batches."""
-        return len(self._window()) >= self.settings.window_steps
+    def should_fetch(self, *, by_age: bool) -> bool:
+        """Whether the window is to be fetched: it is full, or old.
 
-    @property
-    def is_late(self) -> bool:
-        """Whether the window is to be fetched because of its age.
+        Time in which a step was compiled does not count towards its age: a first window of one row
+        after a long compilation would be a copy for nothing.
 
-        Time in which a step was compiled does not count: a first window of one row after a long
-        compilation would be a copy for nothing.
+        Args:
+            by_age: whether an old window is to be fetched before it is full.
         """
-        window = self._window()
-        return window.times[-1] - window.begun > self.settings.window_secs
+        window, settings = self._window(), self.settings
+        if len(window.steps) >= settings.window_steps:
+            return True
+        return by_age and window.times[-1] - window.begun > settings.window_secs
 
     def exclude_compile_time(self) -> None:
         """Begins the window's time anew: a step has just been compiled."""
