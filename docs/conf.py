@@ -79,6 +79,8 @@ nb_execution_cache_path = str(HERE / "_build" / "cells" / _sources())
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+# Otherwise the union that numpy defines it as fills the signature.
+autodoc_type_aliases = {"npt.ArrayLike": "numpy.typing.ArrayLike"}
 autodoc_class_signature = "mixed"
 maximum_signature_line_length = 88
 add_module_names = False
@@ -92,7 +94,10 @@ default_role = "py:obj"
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", r".*"),  # the backticks above: most are code, and no reference
-    ("py:.*", r"(jax|np|numpy|optax|fsspec|matplotlib|collections|types|typing|os|pathlib)\..*"),
+    (
+        "py:.*",
+        r"(jax|np|npt|numpy|pd|pl|optax|fsspec|matplotlib|collections|types|typing|os|pathlib)\..*",
+    ),
     ("py:class", r"jaxlog\.logs\.schema\..*|Reduce|Figure|A DataFrame|the backend"),
 ]
 

@@ -1,7 +1,7 @@
 """Loggers: where metrics go. Each is a `Logger`; the loop takes any object with `log_metrics`.
 
-`protocol.py` says what such an object may have besides, and turns it into a `Logger`; `lanes.py`
-splits what several runs in one program log.
+`protocol.py` documents the optional methods of such an object and adapts it to a `Logger`.
+`lanes.py` splits the values of several runs in one program.
 """
 
 from __future__ import annotations

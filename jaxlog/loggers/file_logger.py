@@ -34,8 +34,8 @@ from jaxlog.storage import (
 __all__ = ["FileLogger"]
 
 _ON_FULL = get_args(OnFull)
-# Cached sets of names. A bound, because a training with names of its own at each step would fill
-# the memory.
+# Number of cached sets of names. Bounded, because a program that makes up new names at each step
+# would fill the memory.
 _MOST_KNOWN = 1000
 _DROPPED = "jaxlog/dropped_scalars"
 

@@ -1,7 +1,8 @@
-"""`PerLane`: one logger as the loggers of several lanes.
+"""`PerLane`: distributes values to the loggers of several lanes.
 
-A lane is one of several runs side by side in one program, as `vmap` over seeds makes them. Which
-lane a value is of is said beside its tag (`Block.lanes`), never within it.
+A lane is one of several runs in one program, as `vmap` over seeds makes them. The lane of a value
+is a field next to its tag (`Block.lanes`). It is never parsed from the tag, because a user's tag
+may end in the name of a lane.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ __all__ = ["PerLane"]
 
 
 class PerLane(Logger):
-    """Hands the columns of each lane to a logger of that lane, and other values to all of them.
+    """Writes the columns of each lane to that lane's logger, and values without a lane to all.
 
-    The lanes' loggers come from `logger.for_lane`, asked when the first value is logged, because
-    that may choose the version of a run on storage. Where it gives None for a lane, `logger` gets
-    everything instead, the values of a lane under the tag `tag/lane`.
+    The loggers of the lanes come from `logger.for_lane`, which is called when the first value is
+    logged: it may reserve the version of a run on storage. If it returns None, `logger` gets
+    everything in one run instead, the values of a lane under the tag `tag/lane`.
 
     Args:
         logger: the logger of the run.
@@ -47,7 +48,7 @@ class PerLane(Logger):
 
     @functools.cached_property
     def _lanes(self) -> Mapping[str, Logger]:
-        """The lanes' loggers by name; empty for a logger that keeps one run."""
+        """The loggers of the lanes by name; empty for a logger that keeps one run."""
         found: dict[str, Logger] = {}
         for name in self._names:
             lane = self._logger.for_lane(name)
@@ -58,45 +59,45 @@ class PerLane(Logger):
 
     @property
     def _asked(self) -> Mapping[str, Logger]:
-        """The lanes' loggers, without making any: none before the first value."""
+        """The loggers of the lanes, if a value was logged already; does not create them."""
         return self.__dict__.get("_lanes", {})
 
     @property
     def _targets(self) -> Iterable[Logger]:
-        """Who gets a value of all lanes."""
+        """The loggers that get a value without a lane."""
         return self._lanes.values() or (self._logger,)
 
     @property
     def name(self) -> str:
-        """As the logger of the run says."""
+        """As for the logger of the run."""
         return self._logger.name
 
     @property
     def version(self) -> int | str:
-        """As the logger of the run says."""
+        """As for the logger of the run."""
         return self._logger.version
 
     @property
     def save_dir(self) -> str | None:
-        """As the logger of the run says."""
+        """As for the logger of the run."""
         return self._logger.save_dir
 
     @property
     def log_dir(self) -> str | None:
-        """As the logger of the run says."""
+        """As for the logger of the run."""
         return self._logger.log_dir
 
     @property
     def pending(self) -> int:
-        """How many scalars of all lanes are not on storage yet."""
+        """Number of scalars of all lanes that are not on storage yet."""
         return self._logger.pending + sum(lane.pending for lane in self._asked.values())
 
     def for_lane(self, lane: str) -> Logger:
-        """The logger for values of one lane that come by themselves, such as its histograms."""
+        """The logger for single values of one lane, such as a histogram or an image."""
         return self._lanes[lane] if self._lanes else _Suffixed(self._logger, lane)
 
     def write_block(self, block: Block) -> None:
-        """Writes each lane its columns, and the columns without a lane to all."""
+        """Writes each lane's columns to its logger, and columns without a lane to all loggers."""
         if not self._lanes:
             self._logger.write_block(block.without_lanes())
         _all_of(
@@ -162,7 +163,7 @@ class PerLane(Logger):
 
 
 class _Suffixed(Logger):
-    """One lane's view of a logger that keeps one run: `tag` becomes `tag/lane`."""
+    """One lane's values in a logger that keeps one run: `tag` becomes `tag/lane`."""
 
     def __init__(self, logger: Logger, lane: str) -> None:
         self._logger = logger
@@ -204,7 +205,7 @@ class _Suffixed(Logger):
 
 
 def _all_of(actions: Iterable[Callable[[], None]]) -> None:
-    """Calls each, also after one has raised; then raises the first error."""
+    """Calls all actions, also after one has raised, then raises the first error."""
     first: Exception | None = None
     for action in actions:
         try:

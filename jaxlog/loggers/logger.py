@@ -207,7 +207,7 @@ def checked_step(step: SupportsIndex | None, default: int) -> int:
             error
         )
     if not 0 <= number < 1 << 63:
-        raise LoggerError(f"a step lies between 0 and 2**63 - 1, but got {number}")
+        raise LoggerError(f"a step must be between 0 and 2**63 - 1, but got {number}")
     return number
 
 

@@ -1,7 +1,9 @@
-"""What an object needs to be a logger, what it may have besides, and `adapt`, which fills the gaps.
+"""The protocols of loggers: the one required method, the optional ones, and `adapt`.
 
-The loop works with `Logger` objects only. A user may pass any object with `log_metrics`: `adapt`
-looks once at which of the optional methods it has, so that nothing downstream asks again.
+A user may pass any object with `log_metrics` as a logger. The loop works with `Logger` objects
+only: `adapt` checks once which optional methods an object has and adds defaults for the others, so
+that no other code has to check. Each optional method has a small protocol whose docstring says what
+happens without it.
 """
 
 from __future__ import annotations
@@ -35,10 +37,9 @@ __all__ = [
 
 
 class LoggerLike(Protocol):
-    """The one thing a logger must have.
+    """The required part of a logger.
 
-    It may also have the methods of the other protocols of this module, each on its own. Their
-    docstrings say what happens without the method.
+    A logger may also have any of the methods of the other protocols in this module.
 
     Example:
         >>> class Printer:
@@ -71,7 +72,7 @@ class TakesHyperparams(Protocol):
 
 
 class TakesHistograms(Protocol):
-    """Records histograms. Without it they are dropped; the mean of one is a scalar of its own."""
+    """Records histograms. Without it they are dropped; the loop logs their means as scalars."""
 
     def log_histogram(
         self, tag: str, values: npt.ArrayLike, step: int, /, *, edges: npt.ArrayLike | None = None
@@ -109,7 +110,7 @@ class TakesAudio(Protocol):
 
 
 class HasPending(Protocol):
-    """Says how much is not on storage yet. Without it, or if it is not an int: 0."""
+    """Gives the number of scalars not on storage yet. Without it, or if it is not an int: 0."""
 
     @property
     def pending(self) -> int:
@@ -118,7 +119,7 @@ class HasPending(Protocol):
 
 
 class HasLanes(Protocol):
-    """Keeps a run for each lane. Without it one run gets all lanes, under tags `tag/lane`."""
+    """Keeps one run per lane. Without it one run gets all lanes, under the tags `tag/lane`."""
 
     def for_lane(self, lane: str, /) -> LoggerLike | None:
         """A logger for one lane; None for what happens without this method."""
@@ -126,7 +127,7 @@ class HasLanes(Protocol):
 
 
 class CanFlush(Protocol):
-    """Is told when values must be on storage. Without it the loop takes `log_metrics` for that."""
+    """Puts values on storage on request. Without it nothing is called."""
 
     def flush(self) -> object:
         """Returns when everything logged so far is on storage."""
@@ -134,7 +135,7 @@ class CanFlush(Protocol):
 
 
 class CanClose(Protocol):
-    """Is told when the run is over. Without it nothing is called."""
+    """Ends the log at the end of a run. Without it nothing is called."""
 
     def close(self) -> object:
         """Flushes and ends the log."""
@@ -142,7 +143,7 @@ class CanClose(Protocol):
 
 
 class CanFinalize(Protocol):
-    """Is told how the run ended. Without it `close` is called instead."""
+    """Ends the log and records how the run ended. Without it `close` is called instead."""
 
     def finalize(self, status: str, /) -> object:
         """Closes, and records the status, "success" or "failed"."""
@@ -164,15 +165,15 @@ _METHODS = (
 
 
 def adapt(logger: LoggerLike, *, argument: str = "logger") -> Logger:
-    """`logger` as a `Logger`: itself if it is one, else a wrapper with defaults for what it lacks.
+    """`logger` as a `Logger`: itself if it is one, else wrapped with defaults.
 
     Args:
         logger: a `Logger`, or any object with `log_metrics(metrics, step)`.
         argument: the name of the argument it was passed as, for errors.
 
     Returns:
-        A logger with every method of `Logger`. What the object does not define does what the
-        default of `Logger` does.
+        A logger with every method of `Logger`; methods that the object does not define have the
+        default of `Logger`.
 
     Raises:
         LoggerError: it has no method `log_metrics`.
@@ -193,15 +194,15 @@ def adapt(logger: LoggerLike, *, argument: str = "logger") -> Logger:
 
 
 class _Adapted(Logger):
-    """A plain object with the defaults of `Logger` for what it lacks."""
+    """A plain object with the defaults of `Logger` for the methods that it does not have."""
 
     def __init__(self, logger: LoggerLike) -> None:
         self._logger = logger
         for name in _METHODS:
             method = getattr(logger, name, None)
             if callable(method):
-                # On the instance, where it hides the default. Logger's own defaults call each
-                # other through self (finalize calls close), so they find these too.
+                # An attribute of the instance takes precedence over the default in Logger. The
+                # defaults call each other through self (finalize calls close), so they use it too.
                 setattr(self, name, method)
 
     @property

@@ -47,7 +47,7 @@ def follow(
     idle_secs: float | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> Iterator[ScalarRow]:
-    """Yields every scalar in event files, now and as they grow; in order of writing within a run.
+    """Yields every scalar in event files, existing and new ones, in order of writing within a run.
 
     Runs and files that appear later are followed too; there may be none at the start. Only new
     bytes are fetched. A session that resumes logs some steps again; both scalars are yielded.

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import LayoutEngine
-
-    Table: TypeAlias = Mapping[str, npt.ArrayLike] | pd.DataFrame | pl.DataFrame
 
 __all__ = ["plot_scalars"]
 
@@ -57,7 +55,11 @@ class _Line:
 
 
 def plot_scalars(
-    url_or_table: str | os.PathLike[str] | Table,
+    url_or_table: str
+    | os.PathLike[str]
+    | Mapping[str, npt.ArrayLike]
+    | pd.DataFrame
+    | pl.DataFrame,
     *,
     tags: str | Sequence[str] | None = None,
     path: str | os.PathLike[str] | None = None,
@@ -86,11 +88,11 @@ def plot_scalars(
         ['loss']
     """
     figure_class, layout = _figure_class()
-    table: Table
-    if isinstance(url_or_table, str | os.PathLike):
-        table = read_scalars(url_or_table, tags=tags, backend="numpy")
-    else:
-        table = url_or_table
+    table = (
+        read_scalars(url_or_table, tags=tags, backend="numpy")
+        if isinstance(url_or_table, str | os.PathLike)
+        else url_or_table
+    )
     lines = _lines(table, tags)
     if not lines:
         raise ReadError(f"nothing to draw: no scalar in the table has a tag that fits {tags!r}")

@@ -80,9 +80,9 @@ def read_scalars(
             without a value is NaN (null in polars); of several values, the last counts.
 
     Returns:
-        A DataFrame of the backend, or a dict of arrays: `run` and `tag` are strings, `step` is
-        int64, `wall_time` float64 (seconds since the epoch), `value` float64. With `pivot`: `run`,
-        `step`, and each tag as float64.
+        A DataFrame of the backend: `run` and `tag` are strings, `step` is int64, `wall_time`
+        float64 (seconds since the epoch), `value` float64. With `pivot`: `run`, `step`, and each
+        tag as float64. For "numpy" a dict of such columns.
 
     Raises:
         ReadError: there is no event file, no such run or no such backend; or, with `pivot`, a tag

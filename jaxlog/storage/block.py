@@ -31,9 +31,9 @@ class Block:
         wall_times: float64 [n], seconds since the epoch.
         values: float64 [n, len(tags)]; NaN and infinities are values like any other.
         present: bool [n, len(tags)], False where a tag was not logged; None when all are there.
-        lanes: the lane of each column, of several runs side by side in one program; None in it for
-            a column of all lanes. None for a block without lanes. A lane is never a part of a tag:
-            a tag that ends in the name of a lane is the user's own.
+        lanes: the lane of each column, if several runs share one program; an element None marks a
+            column of all lanes. None for a block without lanes. The lane is not part of the tag, so
+            a tag that ends in the name of a lane belongs to the user.
 
     Raises:
         LoggerError: shapes or dtypes that do not fit, a negative step, a tag that occurs twice in
@@ -241,7 +241,7 @@ def _checked_tags(tags: tuple[str, ...], lanes: tuple[str | None, ...] | None) -
     if len(set(columns)) != len(columns) or of_all & of_one:
         many = sorted({tag for tag in tags if tags.count(tag) > 1})
         where = "tags" if lanes is None else "the tags of one lane"
-        raise LoggerError(f"a tag names one column, but {', '.join(many)} stands twice in {where}")
+        raise LoggerError(f"a tag names one column, but {', '.join(many)} occurs twice in {where}")
     return tags
 
 
@@ -276,7 +276,7 @@ def _checked_steps(steps: Any) -> np.ndarray:
     wide = array.size and array.max() > np.iinfo(np.int64).max
     if array.size and (wide or array.min() < 0):
         wrong = array.max() if wide else array.min()
-        raise LoggerError(f"a step lies between 0 and 2**63 - 1, but got {wrong}")
+        raise LoggerError(f"a step must be between 0 and 2**63 - 1, but got {wrong}")
     return array.astype(np.int64, copy=False)
 
 

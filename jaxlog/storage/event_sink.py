@@ -27,6 +27,7 @@ class EventSink:
         start_step: as `EventFile` takes it.
         status: returns how the run ended, "success" or "failed"; called by `close`.
         fsync: as `EventFile` takes it.
+        clock: the time in seconds since the epoch.
 
     Example:
         >>> sink = EventSink(Uploads("memory://event_sink"))
@@ -41,12 +42,14 @@ class EventSink:
         start_step: int | None = None,
         status: Callable[[], str] = lambda: "success",
         fsync: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._uploads = uploads
-        self._events = EventFile(uploads, start_step=start_step, fsync=fsync)
+        self._events = EventFile(uploads, start_step=start_step, fsync=fsync, clock=clock)
         self._hyperparams = HyperparamsFile(uploads)
         self._has_session = False
         self._status = status
+        self._clock = clock
 
     @property
     def path(self) -> str:
@@ -86,7 +89,7 @@ class EventSink:
     def close(self) -> None:
         """Writes the end of the session and closes the file."""
         if self._has_session:
-            self._events.append(session_end(self._status(), time.time()))
+            self._events.append(session_end(self._status(), self._clock()))
         with self._uploads.last_chance():
             self._events.close()
             self._hyperparams.flush()

@@ -122,7 +122,7 @@ class Uploads:
         if self._is_due():
             try:
                 content = read_whole(self.filesystem, path)
-            except Exception as error:  # noqa: BLE001  each client raises errors of its own
+            except Exception as error:  # noqa: BLE001  each client has its own error classes
                 self._note(error)
             else:
                 self._is_back()
@@ -179,7 +179,7 @@ class Uploads:
             try:
                 content = self._spool.read(path) if data is None else data
                 write_whole(self.filesystem, path, content)
-            except Exception as error:  # noqa: BLE001  each client raises errors of its own
+            except Exception as error:  # noqa: BLE001  each client has its own error classes
                 self._note(error)
                 return
             del self._waiting[path]

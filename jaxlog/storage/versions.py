@@ -94,7 +94,7 @@ def _take_next(root: str, storage_options: Mapping[str, Any]) -> int:
     filesystem.invalidate_cache()
     try:
         number = 1 + max(_versions_in(filesystem, path), default=-1)
-    except Exception as error:  # noqa: BLE001  each client raises errors of its own
+    except Exception as error:  # noqa: BLE001  each client has its own error classes
         raise _unlisted(root, storage_options, error)  # noqa: B904  sets __cause__ unless secret
     if not is_local(filesystem) and not is_in_memory(filesystem):
         return number

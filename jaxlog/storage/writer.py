@@ -55,8 +55,8 @@ class BackgroundWriter:
     state under the lock alone. The thread computes it immediately before each sleep, without
     releasing the lock in between, and records when the sleep ends in `_looks_at`. Whoever changes
     that state calls `_wake`, which compares the two times and notifies the thread if it would
-    sleep too long. A thread that is writing has no need of a notification, since it computes
-    `_due_at` again before it sleeps.
+    sleep too long. A thread that is writing needs no notification, because it computes `_due_at`
+    again before it sleeps.
 
     Args:
         sink: the destination.
@@ -70,8 +70,8 @@ class BackgroundWriter:
         timeout_secs: longest time that `write` waits for room before it raises.
         secrets: credentials to remove from error messages.
         clock: monotonic seconds.
-        wait: how the thread sleeps, given the condition (its lock is held) and seconds; a test
-            gives both this and `clock` to decide when time passes.
+        wait: how the thread sleeps: called with the condition, whose lock is held, and seconds.
+            Tests replace it together with `clock` to control time.
 
     Example:
         >>> from jaxlog.storage import EventSink, Row, Uploads
@@ -121,7 +121,7 @@ class BackgroundWriter:
         self._waiting_for_room = 0  # number of callers that wait in `write`
         # When the thread looks at this state again by itself; -inf while it is awake or notified.
         self._looks_at = _NOW
-        # When the oldest queued row came, or when the sink last failed on rows it holds.
+        # The earlier of: when the oldest queued row came, when the sink failed on rows it holds.
         self._oldest = _NEVER
         self._last_write = _NOW
         # flush() increments _asked and waits until _done has reached its number. A turn sets _done
@@ -373,6 +373,8 @@ class BackgroundWriter:
                 self._oldest = min(self._oldest, self._last_write)
             else:
                 self._accepted.saved(rows, pending)
+                if not self._accepted.rows:
+                    self._oldest = _NEVER
             if not away:
                 self._done = asked
             self._changed.notify_all()

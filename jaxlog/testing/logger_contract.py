@@ -65,7 +65,7 @@ class HeldSink:
     def write(self, items: Sequence[Any]) -> None:
         """Waits for `gate`, and writes."""
         self.entered.set()
-        assert self.gate.wait(_TIMEOUT_SECS), "nobody let the write go"
+        assert self.gate.wait(_TIMEOUT_SECS), "the test did not set the gate"
         self._sink.write(items)
 
     def flush(self) -> None:
@@ -79,7 +79,7 @@ class HeldSink:
 
     def wait_for_flush(self) -> None:
         """Waits for one more flush to have ended."""
-        assert self._flushes.acquire(timeout=_TIMEOUT_SECS), "what waits is not written"
+        assert self._flushes.acquire(timeout=_TIMEOUT_SECS), "the waiting rows are not written"
 
 
 class LoggerContract:

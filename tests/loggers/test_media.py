@@ -166,7 +166,7 @@ def test_what_is_logged_stands_beside_scalars_in_order(tmp_path) -> None:
         (lambda x: x.log_text("a", 3), "text is a str"),
         (lambda x: x.log_audio("a", np.zeros((2, 3)), sample_rate=8), "1 or 2 channels"),
         (lambda x: x.log_audio("a", np.zeros(2), sample_rate=0), "frames a second"),
-        (lambda x: x.log_text("a", "b", -1), "a step lies between"),
+        (lambda x: x.log_text("a", "b", -1), "a step must be between"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_at_the_call(logger, call, message) -> None:

@@ -364,6 +364,25 @@ def test_rows_that_come_while_the_store_is_away_are_written_when_it_is_back(
     assert sink.saved == list(range(6))
 
 
+def test_a_row_after_an_absence_of_the_store_waits_flush_secs_from_its_own_time(
+    sink, make, fake_time
+) -> None:
+    writer = make(fake_time, max_queue=3)
+    away(sink, retry_secs=5)
+    for row in range(3):
+        writer.write(row)
+    sink.wait_for_flush()
+    back(sink)
+    fake_time.advance(5)
+    sink.wait_for_flush()
+    fake_time.advance(50)
+    sleeps = fake_time.sleeps
+    writer.write(3)
+    fake_time.advance(70)  # the idle thread looks by itself
+    assert fake_time.asleep_for(after=sleeps) == pytest.approx(50)
+    assert sink.flushes == 2
+
+
 def test_after_an_error_was_raised_what_was_kept_is_tried_again(sink, make, fake_time) -> None:
     writer = make(fake_time, max_queue=3)
     sink.flush_error = OSError("no room")
