@@ -27,7 +27,7 @@ from jaxlog.logs.ring_buffer import (
     push_row,
 )
 from jaxlog.logs.schema import KeySpec, Schema
-from jaxlog.metrics.foreign import as_metric
+from jaxlog.metrics import as_metric
 
 __all__ = ["Logs"]
 

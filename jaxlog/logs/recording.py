@@ -103,7 +103,7 @@ class Recording:
         """A recording with room for that many steps; numpy, so that making one compiles nothing."""
         whole, kept = schema.part(on_mesh=False), schema.part(on_mesh=True)
         shards = None
-        if (shard_axes := shard_axes_of(kept)) is not None:
+        if (shard_axes := shared_shard_axes(kept)) is not None:
             part = Part.empty(kept, rows)
             shards = jax.tree.map(lambda x: _repeated(x, shard_axes.size), part)
         return cls(schema, np.zeros((), np.int32), Part.empty(whole, rows), shards)
@@ -122,14 +122,10 @@ class Recording:
         """The inverse of `tree_flatten`."""
         return cls(schema, *children)
 
-    def when(self, should_write: Any) -> Self:
-        """This recording, before a step that is written or not."""
-        return type(self)(self.schema, self.steps, self.whole, self.shards, should_write)
-
     @property
     def shard_axes(self) -> ShardAxes | None:
         """The shards that are kept apart."""
-        return shard_axes_of(self.schema.part(on_mesh=True))
+        return shared_shard_axes(self.schema.part(on_mesh=True))
 
     def push(self, state: StepState) -> tuple[Self, Any]:
         """`(this recording after one more step, the step's packed rows)`.
@@ -153,14 +149,14 @@ class Recording:
         return type(self)(self.schema, steps, part, shards, self.should_write), (row, shard_row)
 
 
-def shard_axes_of(schema: Schema) -> ShardAxes | None:
+def shared_shard_axes(schema: Schema) -> ShardAxes | None:
     """The shards of specs that are all kept apart; None if there is no such spec."""
     return next((spec.shard_axes for spec in schema), None)
 
 
 def _advance_shards(schema: Schema, part: Part, state: StepState, at: Any) -> tuple[Part, Any]:
     """`Part.advance` on every shard for itself: no shard hears of another."""
-    shard_axes = shard_axes_of(schema)
+    shard_axes = shared_shard_axes(schema)
     assert shard_axes is not None  # there are shards
     mine = {spec.name: state[spec.name] for spec in schema if spec.name in state}
 

@@ -10,16 +10,16 @@ from jax.typing import ArrayLike
 
 from jaxlog.errors import LogArgumentError
 from jaxlog.logs import (
+    Logged,
     LogOptions,
     Options,
     check_call,
     check_names,
     check_options,
+    normalize_call,
     takes_options,
 )
-from jaxlog.logs.normalize import Logged, normalize_call
-from jaxlog.metrics import Metric
-from jaxlog.metrics.foreign import as_metric
+from jaxlog.metrics import Metric, as_metric
 from jaxlog.tracing.context import current_hook, is_captured, note_traced, silent
 from jaxlog.tracing.lazy import bind_lazily
 from jaxlog.tracing.primitive import log_p

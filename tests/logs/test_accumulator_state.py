@@ -11,9 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlog.logs import KeySpec, Options
-from jaxlog.logs.accumulator_state import contribution, fold_axes, merge, merge_steps, neutral
-from jaxlog.logs.normalize import normalize_call, spec_of
+from jaxlog.logs import (
+    KeySpec,
+    Options,
+    contribution,
+    fold_axes,
+    merge,
+    merge_steps,
+    neutral,
+    normalize_call,
+    spec_of,
+)
 from jaxlog.metrics import Mean
 
 VALUES = np.array([3.0, -1.0, 2.5, 8.0], np.float32)

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxlog.logs import Logs
-from jaxlog.logs.recording import Recording
+from jaxlog.logs import Logs, Recording
 from jaxlog.metrics import Mean
 from jaxlog.tracing import capture, log
 

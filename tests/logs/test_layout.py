@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxlog.logs.decode import decode_rows
-from jaxlog.logs.fields import scalar_fields
-from jaxlog.logs.layout import layout_groups
-from jaxlog.logs.packing import pack_host
-from jaxlog.logs.schema import KeySpec, Options, Schema
+from jaxlog.logs import (
+    KeySpec,
+    Options,
+    Schema,
+    decode_rows,
+    layout_groups,
+    pack_host,
+    scalar_fields,
+)
 
 KINDS = [
     ("mean", "float32", "batch", False, False),

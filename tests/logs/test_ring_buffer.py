@@ -13,17 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlog.logs import KeySpec, Options, Schema
-from jaxlog.logs.decode import decode_rows
-from jaxlog.logs.packing import pack_host
-from jaxlog.logs.ring_buffer import (
+from jaxlog.logs import (
+    Field,
+    KeySpec,
+    LeafSpec,
+    Options,
     RingBuffer,
+    Schema,
     blank_row,
+    decode_rows,
     merge_ring_buffers,
+    pack_host,
     pack_state,
     push_row,
+    scalar_fields,
 )
-from jaxlog.logs.schema import Field, LeafSpec, scalar_fields
 from jaxlog.metrics import Mean
 
 _push = jax.jit(push_row)

@@ -15,9 +15,16 @@ import numpy as np
 import pytest
 
 from jaxlog.errors import SchemaError
-from jaxlog.logs import KeySpec, Options, Schema
-from jaxlog.logs.normalize import LogCall, normalize_call, spec_of
-from jaxlog.logs.schema import Field, scalar_fields
+from jaxlog.logs import (
+    Field,
+    KeySpec,
+    LogCall,
+    Options,
+    Schema,
+    normalize_call,
+    scalar_fields,
+    spec_of,
+)
 from jaxlog.metrics import Accuracy, Max, Mean, Metric, state
 
 OPTIONS = Options(hook="training_step", on_step=True, on_epoch=False)

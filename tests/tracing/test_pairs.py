@@ -13,9 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlog.logs import Schema
-from jaxlog.logs.accumulator_state import StepState
-from jaxlog.logs.decode import Column
+from jaxlog.logs import Column, Schema, StepState
 from jaxlog.tracing import capture, log_gradient
 from tests.tracing.combinators import BOUND, REDUCTIONS, WRAPPERS, Fn, emit
 
