@@ -1,7 +1,8 @@
-"""Values that differ between the shards of a shard_map (or a pmap): which of them is logged."""
+"""Which shards of a shard_map (or pmap) contribute to a value that is logged inside it."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from typing import Any
@@ -13,22 +14,37 @@ from jax import lax
 from jaxlog.errors import SchemaError
 from jaxlog.logs.accumulator_state import AccumulatorState, neutral
 from jaxlog.logs.schema import KeySpec
-from jaxlog.tracing.interpreter import Shards
 
-__all__ = ["contributing"]
+__all__ = ["Shards", "contributing"]
+
+
+@dataclasses.dataclass
+class Shards:
+    """The shards of one shard_map while its program is traced.
+
+    Attributes:
+        sizes: mesh axis -> number of shards along it, for the manual axes in the order of the mesh.
+        checked: whether JAX tracks over which axes a value differs (`check_vma`).
+        varying: name -> axes over which what was logged under it is known to differ.
+    """
+
+    sizes: dict[str, int]
+    checked: bool
+    varying: dict[str, frozenset[str]] = dataclasses.field(default_factory=dict)
 
 
 def contributing(spec: KeySpec, state: AccumulatorState, shards: Shards) -> AccumulatorState:
-    """A shard's state if it is one that is logged, else neutral ones; inside the shard_map.
+    """The state of this shard if it contributes, else neutral state; traced inside the shard_map.
 
-    Without `sync_dist`, or with `rank_zero_only`, the first shard contributes. With it, all speak whose
-    values differ: a value that JAX knows to be equal along an axis (a `psum` was taken) counts
-    once, and where JAX does not check (`check_vma=False`, `pmap`) every shard counts.
+    Without `sync_dist`, or with `rank_zero_only`, only the first shard contributes. With it, every
+    shard does along the axes over which the value differs: a value that JAX knows to be equal along
+    an axis (the result of a `psum`) counts once. Where JAX does not check (`check_vma=False`,
+    `pmap`), every shard counts.
 
     Args:
         spec: what was logged.
-        state: arrays of this shard.
-        shards: the mesh axes.
+        state: what this shard logged.
+        shards: the shards.
 
     Raises:
         SchemaError: `sync_dist_group` names no axis of the mesh, or no partition of the shards.
@@ -51,7 +67,7 @@ def contributing(spec: KeySpec, state: AccumulatorState, shards: Shards) -> Accu
 
 
 def _contributors(spec: KeySpec, shards: Shards) -> np.ndarray:
-    """Which shards are logged: bool, one axis a mesh axis."""
+    """Whether each shard contributes: bool, one axis for each mesh axis."""
     options, sizes = spec.options, tuple(shards.sizes.values())
     axes = list(shards.sizes)
     varying = shards.varying.get(spec.name, frozenset()) if shards.checked else frozenset(axes)
@@ -75,7 +91,7 @@ def _contributors(spec: KeySpec, shards: Shards) -> np.ndarray:
 
 
 def _members(spec: KeySpec, groups: tuple[Any, ...], count: int) -> np.ndarray:
-    """The group of the first shard, which is the one that is logged."""
+    """The shards in the group of shard 0; only that group is logged, as Lightning does."""
     flat = sorted(index for group in groups for index in group)
     if flat != list(range(count)):
         raise SchemaError(
