@@ -27,7 +27,6 @@ __all__ = [
     "merge",
     "merge_steps",
     "neutral",
-    "neutral_scalar",
     "strong",
 ]
 
@@ -40,22 +39,15 @@ def strong(value: Any, dtype: str) -> jax.Array:
     return lax.convert_element_type(value, jnp.dtype(dtype))
 
 
-def neutral_scalar(field: Field) -> np.ndarray:
-    """What changes nothing: 0 in a sum, the greatest value in a minimum, the least in a maximum."""
-    dtype = np.dtype(field.dtype)
-    if field.fold == "add":
-        return np.zeros((), dtype)
-    floating = np.issubdtype(dtype, np.floating)
-    least, greatest = (-np.inf, np.inf) if floating else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    return np.full((), greatest if field.fold == "min" else least, dtype)
-
-
 def neutral(spec: KeySpec) -> AccumulatorState:
     """The state of a step that has not logged this spec: `merge(neutral, c) == c`.
 
     They are numpy arrays: constants of a program, and on the host no program at all.
     """
-    state: AccumulatorState = {field.name: neutral_scalar(field) for field in spec.fields}
+    state: AccumulatorState = {
+        field.name: np.full((), field.reduction.identity(field.dtype), field.dtype)
+        for field in spec.fields
+    }
     if spec.metric is not None:
         zeros = [np.zeros(leaf.shape, leaf.dtype) for leaf in spec.leaves]
         example: Metric = jax.tree.unflatten(spec.metric, zeros)
@@ -63,28 +55,23 @@ def neutral(spec: KeySpec) -> AccumulatorState:
     return state
 
 
-_PAIR = {"add": lax.add, "min": lax.min, "max": lax.max}
-_AXES = {"add": jnp.sum, "min": jnp.min, "max": jnp.max}
-
-
 def merge(spec: KeySpec, a: AccumulatorState, b: AccumulatorState) -> AccumulatorState:
     """The state of a step that logged `a`, then `b`."""
-    merged: AccumulatorState = {r.name: _PAIR[r.fold](a[r.name], b[r.name]) for r in spec.fields}
+    merged: AccumulatorState = {
+        field.name: field.reduction.combine(a[field.name], b[field.name]) for field in spec.fields
+    }
     if spec.metric is not None:
         merged["metric"] = a["metric"].merge(b["metric"])
     return merged
 
 
 def fold_axes(spec: KeySpec, state: AccumulatorState, leading: int) -> AccumulatorState:
-    """Folds `leading` batch axes, as `vmap` makes them, into one set of state."""
+    """Folds `leading` batch axes, as `vmap` makes them, into one state."""
     if not leading:
         return state
     axes = tuple(range(leading))
     folded: AccumulatorState = {
-        r.name: _AXES[r.fold](state[r.name], axis=axes, dtype=r.dtype)
-        if r.fold == "add"
-        else _AXES[r.fold](state[r.name], axis=axes)
-        for r in spec.fields
+        field.name: field.reduction.fold(state[field.name], axes) for field in spec.fields
     }
     if spec.metric is not None:
         folded["metric"] = state["metric"].reduce_axes(leading)

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import dataclasses
 
-__all__ = ["Field", "scalar_fields", "wider"]
+from jaxlog.logs.reduce import REDUCTIONS, Reduction
 
-_ADDED = frozenset({"raw", "total", "units", "wtotal", "weight", "sum"})
+__all__ = ["Field", "scalar_fields", "wider"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Field:
     dtype: str
 
     @property
-    def fold(self) -> str:
-        """How two state of this field combine: `"add"`, `"min"` or `"max"`."""
-        return "add" if self.name in _ADDED else self.name
+    def reduction(self) -> Reduction:
+        """How two values of this field combine: the parts of a mean are sums."""
+        return REDUCTIONS[self.name if self.name in REDUCTIONS else "sum"]
 
     @property
     def words(self) -> int:

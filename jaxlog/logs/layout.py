@@ -11,8 +11,8 @@ from collections.abc import Hashable
 
 import numpy as np
 
+from jaxlog.logs.decode import Column
 from jaxlog.logs.packing import offsets
-from jaxlog.logs.ring_buffer import Column
 from jaxlog.logs.schema import KeySpec, Schema
 
 __all__ = ["LayoutGroup", "layout_groups"]

@@ -15,13 +15,13 @@ from jaxlog.errors import LogArgumentError, SchemaError
 from jaxlog.logs import totals as running
 from jaxlog.logs.accumulator_state import StepState, contribution, merge, neutral
 from jaxlog.logs.arguments import check_call
+from jaxlog.logs.decode import decode_rows
 from jaxlog.logs.hooks import find_hook
 from jaxlog.logs.normalize import normalize_call, spec_of
 from jaxlog.logs.options import LogOptions, takes_options
 from jaxlog.logs.ring_buffer import (
     RingBuffer,
     blank_row,
-    decode_rows,
     merge_ring_buffers,
     pack_state,
     push_row,

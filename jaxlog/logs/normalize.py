@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxlog.logs.accumulator_state import neutral_scalar, strong
+from jaxlog.logs.accumulator_state import strong
 from jaxlog.logs.fields import Field, scalar_fields
 from jaxlog.logs.options import Options
+from jaxlog.logs.reduce import REDUCTIONS
 from jaxlog.logs.schema import KeySpec, LeafSpec
 from jaxlog.metrics import Metric
 
@@ -181,8 +182,6 @@ def _fold_masked(
         count = mask.sum(dtype=dtype)
         total = jnp.sum(strong(value, dtype), where=mask)
         return total / jnp.maximum(count, jnp.ones((), dtype)), count, present
-    if reduce_fx == "sum":
-        return jnp.sum(value, where=mask, dtype=value.dtype), None, present
-    nothing = neutral_scalar(Field(reduce_fx, str(value.dtype)))
-    reduce = jnp.min if reduce_fx == "min" else jnp.max
-    return reduce(value, where=mask, initial=nothing), None, present
+    reduction = REDUCTIONS[reduce_fx]
+    nothing = jnp.full((), reduction.identity(value.dtype), value.dtype)
+    return reduction.fold(jnp.where(mask, value, nothing)), None, present

@@ -19,7 +19,8 @@ from jax.sharding import PartitionSpec
 from jaxlog.compat import beside
 from jaxlog.logs.accumulator_state import StepState, neutral
 from jaxlog.logs.ring_buffer import pack_state
-from jaxlog.logs.schema import Schema, ShardAxes
+from jaxlog.logs.schema import Schema
+from jaxlog.logs.shard_axes import ShardAxes
 
 __all__ = ["Part", "Recording"]
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Iterator
 from typing import Any
 
 from jaxlog.errors import SchemaError
 from jaxlog.logs.fields import Field, scalar_fields, wider
 from jaxlog.logs.options import Options
+from jaxlog.logs.shard_axes import ShardAxes
 
-__all__ = ["KeySpec", "LeafSpec", "Schema", "ShardAxes", "check_same_options"]
+__all__ = ["KeySpec", "LeafSpec", "Schema", "check_same_options"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,26 +25,6 @@ class LeafSpec:
 
     shape: tuple[int, ...]
     dtype: str
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardAxes:
-    """The shards that keep what they logged under a name apart, until the host reduces it.
-
-    A reduction inside the step would be a collective in every step.
-
-    Attributes:
-        mesh: the mesh of the shard_map; None under `pmap`, where the whole step runs once a device.
-        axes: the mesh axes that tell the shards apart, in the order of the mesh.
-    """
-
-    mesh: Any = None
-    axes: tuple[str, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """How many shards there are; 1 where the step is one of them."""
-        return math.prod(self.mesh.shape[axis] for axis in self.axes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ from jaxlog.logs.accumulator_state import AccumulatorState, neutral, strong
 from jaxlog.logs.fields import Field
 from jaxlog.logs.layout import LayoutGroup, layout_groups
 from jaxlog.logs.packing import stack
+from jaxlog.logs.reduce import REDUCTIONS, mean_terms
 from jaxlog.logs.schema import KeySpec, Schema
 
 __all__ = [
@@ -72,8 +73,9 @@ def _scale(pair: Pair, factor: jax.Array) -> Pair:
 
 
 def _sums(spec: KeySpec) -> tuple[str, ...]:
-    """The totals of an spec that are sums."""
-    return {"mean": ("num", "den"), "sum": ("num",)}.get(spec.options.reduce_fx, ())
+    """The names of the compensated sums that a spec needs; none for an extremum."""
+    reduction = REDUCTIONS[spec.options.reduce_fx]
+    return ("num", "den") if reduction.weighted else ("num",) if reduction.adds else ()
 
 
 def _groups(schema: Schema) -> list[LayoutGroup]:
@@ -152,9 +154,6 @@ def _places(schema: Schema) -> dict[str, np.ndarray]:
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-_EXTREMA = {"min": lax.min, "max": lax.max}
-
-
 def merge_totals(schema: Schema, a: Any, b: Any) -> jax.Array:
     """The totals of both."""
     return _to_words(_merge(_from_words(schema, a), _from_words(schema, b)))
@@ -163,9 +162,9 @@ def merge_totals(schema: Schema, a: Any, b: Any) -> jax.Array:
 def _merge(a: Sequence[Totals], b: Sequence[Totals]) -> list[Totals]:
     return [
         {
-            field: _EXTREMA[field](total, right[field])
-            if field in _EXTREMA
-            else _add(total, right[field])
+            field: _add(total, right[field])
+            if isinstance(total, tuple)
+            else REDUCTIONS[field].combine(total, right[field])
             for field, total in left.items()
         }
         for left, right in zip(a, b, strict=True)
@@ -199,23 +198,20 @@ def _side_by_side(group: LayoutGroup, state: dict[str, AccumulatorState]) -> Acc
 
 
 def _step(group: LayoutGroup, state: AccumulatorState, batch_size: float) -> Totals:
-    spec, fx = group.first, group.first.options.reduce_fx
-    if fx != "mean":
-        return {"num": _pair(state["sum"])} if fx == "sum" else {fx: state[fx]}
+    spec = group.first
+    reduction = REDUCTIONS[spec.options.reduce_fx]
+    if not reduction.weighted:
+        value = state[reduction.name]
+        return {"num": _pair(value)} if reduction.adds else {reduction.name: value}
     zero = jnp.zeros((len(group.specs),), jnp.float32)
     num, den = (zero, zero), (zero, zero)
-    if spec.field("weight") is not None:
-        weight = strong(state["weight"], "float32")
-        weighted = "wtotal" in state
-        part = _pair(state["wtotal"]) if weighted else _scale(_pair(state["raw"]), weight)
-        num, den = _add(num, part), _add(den, (weight, zero))
-    if spec.field("total") is not None or spec.field("weight") is None:
-        units = strong(state.get("units", jnp.ones(zero.shape, jnp.int32)), "float32")
-        size = jnp.where(units > 0, _float(batch_size), _float(0))
-        mean_scale = size / jnp.maximum(units, _float(1))
-        value = state["total"] if "total" in state else state["raw"]
-        num = _add(num, _scale(_pair(value), mean_scale))
-        den = _add(den, (size, zero))
+    # A value of weight 0 needs no mask here: where nothing was logged, its field is 0.
+    counts = {name: strong(state[name], "float32") for name in ("units", "weight") if name in state}
+    for term in mean_terms(state | counts, jnp.full(zero.shape, batch_size, jnp.float32), jnp):
+        part = _pair(term.value)
+        if term.factor is not None:
+            part = _scale(part, term.factor if term.count is None else term.factor / term.count)
+        num, den = _add(num, part), _add(den, (term.weight, zero))
     return {"num": num, "den": den}
 
 
@@ -265,8 +261,8 @@ def reduce_totals(schema: Schema, words: Any, axis_name: Any) -> jax.Array:
     """The totals over every shard along the mesh axes `axis_name`, the same on each."""
 
     def combine(field: str, total: Any) -> Any:
-        if field in _EXTREMA:
-            return (lax.pmin if field == "min" else lax.pmax)(total, axis_name)
+        if not isinstance(total, tuple):
+            return REDUCTIONS[field].collective(total, axis_name)
         high, low = (lax.psum(part, axis_name) for part in total)
         zero = jnp.zeros_like(high)
         return _add((high, zero), (low, zero))

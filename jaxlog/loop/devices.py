@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxlog.logs import KeySpec, Schema
 from jaxlog.logs.layout import LayoutGroup, layout_groups
 from jaxlog.logs.recording import Part
-from jaxlog.logs.ring_buffer import Column
+from jaxlog.logs.decode import Column
 from jaxlog.metrics import Metric
 
 __all__ = ["gathered", "latest", "logged"]

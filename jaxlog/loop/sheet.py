@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxlog.logs import Schema
 from jaxlog.logs.layout import LayoutGroup
-from jaxlog.logs.ring_buffer import Column
+from jaxlog.logs.decode import Column
 from jaxlog.loop.accumulators import Accumulator
 from jaxlog.loop.names import Key
 from jaxlog.loop.nonfinite import NonFiniteWatch

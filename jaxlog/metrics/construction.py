@@ -26,7 +26,7 @@ from jaxlog.metrics.declaration import (
     declaration_of,
     state,
 )
-from jaxlog.metrics.reductions import MEAN_WEIGHT, cast_leaf
+from jaxlog.metrics.leaves import MEAN_WEIGHT, cast_leaf
 
 
 def register_metric(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,10 @@ import numpy as np
 
 from jaxlog.errors import LogArgumentError
 from jaxlog.metrics.array_namespace import host_dtype
+from jaxlog.metrics.reductions import REDUCTIONS, Reduce
 
-__all__ = ["Reduce", "StateDeclaration", "StateSpec", "state"]
+__all__ = ["StateDeclaration", "StateSpec", "state"]
 
-Reduce = Literal["sum", "mean", "min", "max"]
-
-_REDUCTIONS = ("sum", "mean", "min", "max")
 _METADATA_KEY = "jaxlog.state"
 
 
@@ -44,17 +42,6 @@ class StateSpec:
     def on_host(self) -> StateSpec:
         """The same in 64 bits; the neutral element stays the declared dtype's."""
         return dataclasses.replace(self, dtype=host_dtype(self.dtype))
-
-
-def neutral_element(dtype: np.dtype, reduce: Reduce) -> int | float:
-    """The neutral element of `reduce` among values of `dtype`, as a Python number."""
-    is_integer = jnp.issubdtype(dtype, np.integer)
-    if reduce in ("sum", "mean"):
-        return 0 if is_integer else 0.0
-    if is_integer:
-        info = np.iinfo(dtype)
-        return int(info.max if reduce == "min" else info.min)
-    return float("inf") if reduce == "min" else float("-inf")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +83,7 @@ def _spec_of(name: str, default: Any, reduce: Reduce) -> StateSpec:
     # np.zeros(n) is 64 bits wide, but without x64 the device holds 32, and the spec must say what
     # the device will hold.
     dtype = np.dtype(jax.dtypes.canonicalize_dtype(template.dtype))
-    spec = StateSpec(template.shape, dtype, reduce, neutral_element(dtype, reduce))
+    spec = StateSpec(template.shape, dtype, reduce, REDUCTIONS[reduce].identity(dtype))
     if not np.all((template == 0) | (template.astype(dtype) == spec.neutral)):
         raise LogArgumentError(
             f"state: the default of {name!r} is {default!r}, but a default fixes only shape and "
@@ -131,9 +118,9 @@ def state(default: Any | Callable[[Any], Any], reduce: Reduce) -> Any:
         >>> ClassCounts.empty(num_classes=2).counts.tolist()
         [0, 0]
     """
-    if reduce not in _REDUCTIONS:
+    if reduce not in REDUCTIONS:
         raise LogArgumentError(
-            f"state: reduce={reduce!r} is not one of {', '.join(map(repr, _REDUCTIONS))}; for any "
+            f"state: reduce={reduce!r} is not one of {', '.join(map(repr, REDUCTIONS))}; for any "
             f"other rule override merge(self, other) in the metric"
         )
     declaration = StateDeclaration(default, reduce)

@@ -10,9 +10,10 @@ import numpy as np
 
 from jaxlog.metrics.accumulator_dtype import accumulated, scalar_of_dtype
 from jaxlog.metrics.array_namespace import array_namespace, as_float
-from jaxlog.metrics.declaration import Reduce, neutral_element, state
+from jaxlog.metrics.declaration import state
 from jaxlog.metrics.inputs import leading_mask
 from jaxlog.metrics.metric import Metric
+from jaxlog.metrics.reductions import REDUCTIONS, Reduce
 
 __all__ = ["Max", "Min"]
 
@@ -48,7 +49,7 @@ class Min(Metric):
             LogArgumentError: a dtype or shape that does not fit.
         """
         numbers, dtype = _kept_values("Min.of", values, mask, dtype, "min")
-        return cls(dtype=dtype, value=numbers.min(initial=neutral_element(numbers.dtype, "min")))
+        return cls(dtype=dtype, value=REDUCTIONS["min"].fold(numbers))
 
     def compute(self) -> Any:
         """The minimum: float, shape (). An integer state at its dtype's most counts as empty."""
@@ -86,7 +87,7 @@ class Max(Metric):
             LogArgumentError: a dtype or shape that does not fit.
         """
         numbers, dtype = _kept_values("Max.of", values, mask, dtype, "max")
-        return cls(dtype=dtype, value=numbers.max(initial=neutral_element(numbers.dtype, "max")))
+        return cls(dtype=dtype, value=REDUCTIONS["max"].fold(numbers))
 
     def compute(self) -> Any:
         """The maximum: float, shape (). An integer state at its dtype's least counts as empty."""
@@ -100,7 +101,7 @@ def _kept_values(
     numbers, name = accumulated(where, "values", values, dtype)
     if mask is not None:
         kept = leading_mask(where, mask, numbers.shape, "values")
-        neutral = neutral_element(numbers.dtype, reduce)
+        neutral = REDUCTIONS[reduce].identity(numbers.dtype)
         numbers = jnp.where(kept, numbers, jnp.full_like(numbers, neutral))
     return numbers, name
 
@@ -110,6 +111,6 @@ def _number_or_infinity(value: Any, dtype: str, reduce: Reduce) -> Any:
     if np.dtype(dtype).kind == "f":
         return as_float(value)
     # The declared dtype's neutral element, also when the host has promoted the leaf to 64 bits.
-    neutral = neutral_element(np.dtype(dtype), reduce)
-    infinity = float("inf") if reduce == "min" else float("-inf")
+    neutral = REDUCTIONS[reduce].identity(np.dtype(dtype))
+    infinity = REDUCTIONS[reduce].limit
     return array_namespace(value).where(value == neutral, infinity, as_float(value))[()]

@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxlog.compat import host_float64
 from jaxlog.errors import LogArgumentError
-from jaxlog.metrics import reductions
 from jaxlog.metrics.array_namespace import array_namespace, to_host_array
+from jaxlog.metrics.leaves import fold_rows, gather_mesh
 from jaxlog.metrics.metric import Metric
 
 __all__ = ["Foreign", "as_metric"]
@@ -115,12 +115,12 @@ class Foreign(Metric, adapts=True):
         if num_leading == 0:
             return self
         rows = jax.tree.map(lambda x: x.reshape((-1, *x.shape[num_leading:])), self)
-        return reductions.fold_rows(_merge, rows)
+        return fold_rows(_merge, rows)
 
     def reduce(self, axis_name: Any) -> Self:
         """The merge over the shards along mesh axes, the same on each."""
-        rows = jax.tree.map(lambda x: reductions.gather_mesh(x, axis_name), self)
-        return reductions.fold_rows(_merge, rows)
+        rows = jax.tree.map(lambda x: gather_mesh(x, axis_name), self)
+        return fold_rows(_merge, rows)
 
     def to_host(self) -> Self:
         """The same state on numpy leaves of 64 bits."""

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.metrics import reductions
 from jaxlog.metrics.accumulator_dtype import accumulated, scalar_of_dtype
 from jaxlog.metrics.array_namespace import array_namespace, as_float
 from jaxlog.metrics.declaration import state
+from jaxlog.metrics.leaves import cast_leaves
 from jaxlog.metrics.metric import Metric
 
 __all__ = ["Last"]
@@ -70,8 +70,8 @@ class Last(Metric):
         xp = array_namespace(*mine.values(), *theirs.values())
         if xp is jnp:
             specs = self._specs()
-            mine = reductions.cast_leaves(specs, mine)
-            theirs = reductions.cast_leaves(specs, theirs)
+            mine = cast_leaves(specs, mine)
+            theirs = cast_leaves(specs, theirs)
         value = xp.where(theirs["seen"] > 0, theirs["value"], mine["value"])
         return self._with_leaves({"value": value, "seen": xp.maximum(mine["seen"], theirs["seen"])})
 

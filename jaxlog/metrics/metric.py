@@ -18,7 +18,6 @@ import numpy as np
 
 from jaxlog.compat import host_float64, on_host_float64
 from jaxlog.errors import LogArgumentError
-from jaxlog.metrics import reductions
 from jaxlog.metrics.array_namespace import array_namespace, is_host, to_host_array
 from jaxlog.metrics.construction import (
     check_config,
@@ -28,7 +27,15 @@ from jaxlog.metrics.construction import (
     show_value,
 )
 from jaxlog.metrics.declaration import OMITTED, StateDeclaration, StateSpec, state
-from jaxlog.metrics.reductions import MEAN_WEIGHT
+from jaxlog.metrics.leaves import (
+    MEAN_WEIGHT,
+    cast_leaves,
+    fold_leading,
+    fold_mesh,
+    fold_rows,
+    gather_mesh,
+    merge_leaves,
+)
 
 __all__ = ["Metric"]
 
@@ -153,7 +160,7 @@ class Metric:
             LogArgumentError: `other` is of another class or configuration.
         """
         self._check_mergeable(other)
-        merged = reductions.merge_leaves(self._specs(), self._leaves(), other._leaves())
+        merged = merge_leaves(self._specs(), self._leaves(), other._leaves())
         return self._with_leaves(merged)
 
     def where(self, present: Any) -> Self:
@@ -164,7 +171,7 @@ class Metric:
         """
         leaves, specs = self._leaves(), self._specs()
         xp = array_namespace(present, *leaves.values())
-        leaves = reductions.cast_leaves(specs, leaves) if xp is jnp else leaves
+        leaves = cast_leaves(specs, leaves) if xp is jnp else leaves
         chosen = {}
         for name, leaf in leaves.items():
             neutral = xp.full(np.shape(leaf), specs[name].neutral, leaf.dtype)
@@ -192,12 +199,12 @@ class Metric:
         if num_leading == 0:
             return self
         if not self._merges_its_own_way():
-            return self._with_leaves(reductions.fold_leading(specs, leaves, num_leading))
+            return self._with_leaves(fold_leading(specs, leaves, num_leading))
         lead = np.shape(next(iter(leaves.values())))[:num_leading]
         if 0 in lead:
             return type(self).empty(**self.config)
         rows = jax.tree.map(lambda x: x.reshape((-1, *x.shape[num_leading:])), self)
-        fold = functools.partial(reductions.fold_rows, lambda a, b: a.merge(b))
+        fold = functools.partial(fold_rows, lambda a, b: a.merge(b))
         if array_namespace(*leaves.values()) is jnp:
             for _ in range(mapped - num_leading):  # a user's merge expects unmapped leaves
                 fold = jax.vmap(fold, in_axes=1)
@@ -213,9 +220,9 @@ class Metric:
         """
         if not self._merges_its_own_way():
             specs, leaves = self._specs(), self._leaves()
-            return self._with_leaves(reductions.fold_mesh(specs, leaves, axis_name))
-        rows = jax.tree.map(lambda x: reductions.gather_mesh(x, axis_name), self)
-        return reductions.fold_rows(lambda a, b: a.merge(b), rows)
+            return self._with_leaves(fold_mesh(specs, leaves, axis_name))
+        rows = jax.tree.map(lambda x: gather_mesh(x, axis_name), self)
+        return fold_rows(lambda a, b: a.merge(b), rows)
 
     # ---- the host, after the fetch ----------------------------------------------------------
 

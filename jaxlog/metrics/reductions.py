@@ -1,133 +1,110 @@
-"""The four declared reductions over dictionaries of leaves: merge two, fold axes, fold a mesh.
+"""The table of reductions: how values that are summed, averaged or compared combine.
 
-A "mean" state is a true monoid because its class carries one more leaf, the number of batches
-behind the value (`MEAN_WEIGHT`, 0 in an empty metric); values merge by weighted mean. The
-fractions `weight / total` are formed before the product, so that the neutral element is exact and
-large values do not overflow on the way.
+`REDUCTIONS` has one row for each `reduce_fx` of a log call and each `reduce` of a metric's state.
+Everything that reduces reads it: metric states, the accumulator state of a step and the totals on
+the device, and the tables and epoch values of the host.
+
+Each row is a monoid: `combine` is associative and `identity` changes nothing, so the order in which
+calls, shards, steps and windows are combined does not matter (but for the rounding of sums). A mean
+is not a monoid of means. Its row adds, like that of a sum, and is `weighted`: whoever keeps a mean
+keeps two sums, of value times weight and of weights, and divides once at the end.
+
+The host works on numpy arrays and the device on JAX arrays. `combine` and `fold` choose by the type
+of what they get, because numpy after the fetch must neither dispatch to a device nor compile.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlog.metrics.array_namespace import array_namespace
-from jaxlog.metrics.declaration import StateSpec
 
-Leaves = dict[str, Any]
-Specs = Mapping[str, StateSpec]
+__all__ = ["REDUCTIONS", "Reduce", "Reduction"]
 
-MEAN_WEIGHT = "_mean_weight"
+Reduce = Literal["sum", "mean", "min", "max"]
 
 
-def merge_leaves(specs: Specs, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> Leaves:
-    """Each pair of leaves combined by its reduction; dtypes stay the declared ones."""
-    xp = array_namespace(*mine.values(), *theirs.values())
-    if xp is jnp:
-        mine, theirs = cast_leaves(specs, mine), cast_leaves(specs, theirs)
-    combine = {"sum": xp.add, "min": xp.minimum, "max": xp.maximum}
-    merged = {}
-    for name, spec in specs.items():
-        if spec.reduce == "mean":
-            a, b, weights = mine[name], theirs[name], (mine[MEAN_WEIGHT], theirs[MEAN_WEIGHT])
-            fractions = _fractions(xp, xp.stack(weights), xp.add(*weights)[None])
-            merged[name] = a * _beside(fractions[0], a) + b * _beside(fractions[1], b)
-        else:
-            merged[name] = combine[spec.reduce](mine[name], theirs[name])
-    return merged
+@dataclasses.dataclass(frozen=True)
+class Reduction:
+    """One row of the table.
 
+    Attributes:
+        name: its key in the table.
+        ufunc: combines two values on the host; `ufunc.at` folds rows that share an index.
+        device: combines two values on the device.
+        over_axes: folds axes of one array on the device.
+        collective: folds mesh axes, `(values, axis_name) -> values`.
+        limit: the identity among the real numbers.
+        weighted: whether what combines is a pair of sums, of value times weight and of weights.
 
-def fold_leading(specs: Specs, leaves: Mapping[str, Any], num_leading: int) -> Leaves:
-    """The first `num_leading` axes of every leaf folded by its reduction."""
-    xp = array_namespace(*leaves.values())
-    if xp is jnp:
-        leaves = cast_leaves(specs, leaves)
-    axes = tuple(range(num_leading))
-    folded = {}
-    for name, spec in specs.items():
-        leaf = leaves[name]
-        if spec.reduce == "sum":
-            folded[name] = leaf.sum(axis=axes, dtype=leaf.dtype)
-        elif spec.reduce == "mean":
-            weights = leaves[MEAN_WEIGHT]
-            fractions = _fractions(xp, weights, weights.sum(axis=axes, keepdims=True))
-            folded[name] = (leaf * _beside(fractions, leaf)).sum(axis=axes, dtype=leaf.dtype)
-        else:
-            # `initial` lets an axis of length 0 fold to the neutral element.
-            fold = leaf.min if spec.reduce == "min" else leaf.max
-            folded[name] = fold(axis=axes, initial=spec.neutral)
-    return folded
-
-
-def fold_mesh(specs: Specs, leaves: Mapping[str, Any], axis_name: Any) -> Leaves:
-    """Every leaf folded over mesh axes by collectives; each shard holds the same result."""
-    leaves = cast_leaves(specs, leaves)
-    collective = {"sum": jax.lax.psum, "min": jax.lax.pmin, "max": jax.lax.pmax}
-    folded = {}
-    for name, spec in specs.items():
-        if spec.reduce == "mean":
-            weight = leaves[MEAN_WEIGHT]
-            fraction = _fractions(jnp, weight, jax.lax.psum(weight, axis_name))
-            share = leaves[name] * _beside(fraction, leaves[name])
-            folded[name] = jax.lax.psum(share, axis_name)
-        else:
-            folded[name] = collective[spec.reduce](leaves[name], axis_name)
-    return folded
-
-
-def fold_rows(merge: Callable[[Any, Any], Any], rows: Any) -> Any:
-    """The left fold of `merge` over the leading axis (length at least 1) of a pytree of leaves."""
-    leaves = jax.tree.leaves(rows)
-
-    def row(index: int) -> Any:
-        return jax.tree.map(lambda leaf: leaf[index], rows)
-
-    if array_namespace(*leaves) is np:
-        folded = row(0)
-        for i in range(1, len(leaves[0])):
-            folded = merge(folded, row(i))
-        return folded
-    # Starting at row 0, not at an empty metric, keeps the carry's varying mesh axes (shard_map)
-    # equal to the rows'.
-    rest = jax.tree.map(lambda leaf: leaf[1:], rows)
-    return jax.lax.scan(lambda carry, x: (merge(carry, x), None), row(0), rest)[0]
-
-
-def gather_mesh(leaf: jax.Array, axis_name: Any) -> jax.Array:
-    """All shards' leaves stacked along a new leading axis, in mesh order, on every shard.
-
-    A psum of one-hot rows: unlike `all_gather`, its result is known to be replicated, so shard_map
-    accepts it under `out_specs=P()`.
+    Example:
+        >>> REDUCTIONS["min"].combine(np.float32(2), np.float32(1))
+        np.float32(1.0)
+        >>> REDUCTIONS["max"].identity(np.int32)
+        -2147483648
     """
-    size = jax.lax.psum(1, axis_name)
-    rows = jnp.zeros((size, *leaf.shape), leaf.dtype)
-    mine = jax.lax.axis_index(axis_name)
-    return jax.lax.psum(rows.at[mine].set(leaf), axis_name)
+
+    name: Reduce
+    ufunc: np.ufunc
+    device: Callable[[Any, Any], Any]
+    over_axes: Callable[..., Any]
+    collective: Callable[[Any, Any], Any]
+    limit: float
+    weighted: bool = False
+
+    @property
+    def adds(self) -> bool:
+        """Whether it is a sum, of which rounding errors can be compensated."""
+        return self.limit == 0.0
+
+    def identity(self, dtype: Any) -> int | float:
+        """What changes nothing among values of `dtype`, as a Python number.
+
+        0 for a sum; for an integer minimum the largest integer, for a float one +inf.
+        """
+        if not jnp.issubdtype(dtype, np.integer):  # of jnp, because numpy does not know bfloat16
+            return self.limit
+        if self.adds:
+            return 0
+        info = np.iinfo(dtype)
+        return int(info.max if self.limit > 0 else info.min)
+
+    def combine(self, a: Any, b: Any) -> Any:
+        """Both together, elementwise, in their dtype."""
+        return (self.ufunc if array_namespace(a, b) is np else self.device)(a, b)
+
+    def fold(self, values: Any, axis: int | tuple[int, ...] | None = None) -> Any:
+        """Everything along axes together, in the dtype of `values`; no values give the identity.
+
+        Args:
+            values: integers or floats.
+            axis: the axes, or None for all.
+        """
+        if array_namespace(values) is np:
+            initial = self.identity(values.dtype)
+            return self.ufunc.reduce(values, axis=axis, dtype=values.dtype, initial=initial)
+        if self.adds:
+            return self.over_axes(values, axis=axis, dtype=values.dtype)
+        # Only an array without elements needs the identity; else it would be one more operation.
+        initial = {} if values.size else {"initial": self.identity(values.dtype)}
+        return self.over_axes(values, axis=axis, **initial)
 
 
-def cast_leaves(specs: Specs, leaves: Mapping[str, Any]) -> Leaves:
-    """Leaves as jax arrays of the declared dtypes, strongly typed."""
-    return {name: cast_leaf(leaves[name], specs[name].dtype) for name in specs}
-
-
-def cast_leaf(leaf: Any, dtype: np.dtype) -> jax.Array:
-    """`leaf` as a strongly typed jax array of `dtype`, in a buffer of its own if it was numpy."""
-    if isinstance(leaf, jax.Array):
-        return jax.lax.convert_element_type(leaf, dtype)
-    # jnp.array promises a copy: memory shared with the caller's numpy array must not be donated.
-    return jnp.array(np.asarray(leaf), dtype=dtype)
-
-
-def _fractions(xp: Any, weights: Any, total: Any) -> Any:
-    """`weights / total`, and 0 where the total is 0; never divides by zero."""
-    return xp.where(total > 0, weights / xp.where(total > 0, total, xp.ones_like(total)), 0.0)
-
-
-def _beside(weight: Any, leaf: Any) -> Any:
-    """`weight` with trailing axes of length 1, so that it multiplies `leaf` at equal rank."""
-    reshaped = weight.reshape(weight.shape + (1,) * (leaf.ndim - weight.ndim))
-    return reshaped.astype(leaf.dtype)
+REDUCTIONS: Mapping[str, Reduction] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            Reduction("mean", np.add, jnp.add, jnp.sum, jax.lax.psum, 0.0, weighted=True),
+            Reduction("sum", np.add, jnp.add, jnp.sum, jax.lax.psum, 0.0),
+            Reduction("min", np.minimum, jnp.minimum, jnp.min, jax.lax.pmin, np.inf),
+            Reduction("max", np.maximum, jnp.maximum, jnp.max, jax.lax.pmax, -np.inf),
+        )
+    }
+)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from jaxlog.logs.decode import decode_rows
 from jaxlog.logs.fields import scalar_fields
 from jaxlog.logs.layout import layout_groups
 from jaxlog.logs.packing import pack_host
-from jaxlog.logs.ring_buffer import decode_rows
 from jaxlog.logs.schema import KeySpec, Options, Schema
 
 KINDS = [

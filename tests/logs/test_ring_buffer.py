@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from jaxlog.logs import KeySpec, Options, Schema
+from jaxlog.logs.decode import decode_rows
 from jaxlog.logs.packing import pack_host
 from jaxlog.logs.ring_buffer import (
     RingBuffer,
     blank_row,
-    decode_rows,
     merge_ring_buffers,
     pack_state,
     push_row,

@@ -107,9 +107,12 @@ def test_words_count_wide_columns_twice() -> None:
     assert [Schema(specs[:n]).words for n in range(4)] == [0, 1, 4, 6]
 
 
-@pytest.mark.parametrize(("name", "fold"), [("units", "add"), ("min", "min"), ("max", "max")])
-def test_how_a_cell_folds(name: str, fold: str) -> None:
-    assert Field(name, "int32").fold == fold
+@pytest.mark.parametrize(
+    ("name", "reduction"),
+    [("units", "sum"), ("wtotal", "sum"), ("sum", "sum"), ("min", "min"), ("max", "max")],
+)
+def test_how_a_field_reduces(name: str, reduction: str) -> None:
+    assert Field(name, "int32").reduction.name == reduction
 
 
 def test_weighs_by_batch() -> None:

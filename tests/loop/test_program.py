@@ -96,7 +96,7 @@ def test_a_hook_that_nobody_has_is_not_called() -> None:
 
 
 def test_the_work_on_a_window_does_not_grow_with_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jaxlog.logs.ring_buffer import Column
+    from jaxlog.logs.decode import Column
 
     decoded: list[tuple[int, ...]] = []
     values = Column.step_values

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 import jaxlog
 from jaxlog.errors import HookError, LogArgumentError
 from jaxlog.logs.recording import Recording
-from jaxlog.logs.ring_buffer import decode_rows
+from jaxlog.logs.decode import decode_rows
 from jaxlog.tracing import capture, hook, log
 from tests.tracing.placements import PLACEMENTS
 from tests.tracing.test_transforms import REDUCTIONS

@@ -15,7 +15,7 @@ import pytest
 
 from jaxlog.logs import Schema
 from jaxlog.logs.accumulator_state import StepState
-from jaxlog.logs.ring_buffer import Column
+from jaxlog.logs.decode import Column
 from jaxlog.tracing import capture, log_gradient
 from tests.tracing.combinators import BOUND, REDUCTIONS, WRAPPERS, Fn, emit
 
