@@ -14,9 +14,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxlog.errors import LogArgumentError, SchemaError
-from jaxlog.logs import Logs, Schema
-from jaxlog.logs.accumulator_state import StepState
-from jaxlog.logs.hooks import find_hook, resolve_flags
+from jaxlog.logs import Logs, Schema, StepState, find_hook, resolve_flags
 from jaxlog.tracing.context import capturing
 from jaxlog.tracing.interpreter import Interpreter
 from jaxlog.tracing.libraries import Call, as_pure_call

@@ -11,8 +11,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxlog.errors import LogArgumentError
-from jaxlog.logs import LogOptions, check_call, takes_options
-from jaxlog.logs.normalize import LogCall, normalize_call
+from jaxlog.logs import LogCall, LogOptions, check_call, normalize_call, takes_options
 from jaxlog.tracing.context import current_hook, is_captured
 from jaxlog.tracing.primitive import log_p, to_front
 

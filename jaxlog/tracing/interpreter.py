@@ -24,16 +24,17 @@ from jaxlog.compat import (
     to_varying,
     varying_axes,
 )
-from jaxlog.logs.accumulator_state import (
+from jaxlog.logs import (
     AccumulatorState,
+    KeySpec,
+    LogCall,
+    Schema,
     StepState,
     contribution,
     fold_axes,
     merge_steps,
     neutral,
 )
-from jaxlog.logs.normalize import LogCall
-from jaxlog.logs.schema import KeySpec, Schema
 from jaxlog.tracing.lazy import lazy_p
 from jaxlog.tracing.primitive import log_p
 from jaxlog.tracing.programs import LogIndex

@@ -2,8 +2,8 @@
 
 There is one `Rule` for each such primitive, in the registry `RULES`, which `rules.py` fills.
 The walk that finds the schema (`sites.py`), the check for values that are reduced twice
-(`reduced.py`) and
-the interpreter read the same rule, so a primitive is added by one call of `register`.
+(`reduced.py`) and the interpreter read the same rule, so a primitive is added by one call of
+`register`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import Any
 
 from jaxlog.compat import where_logged
 from jaxlog.errors import CaptureError
-from jaxlog.logs.accumulator_state import StepState
-from jaxlog.logs.schema import ShardAxes
+from jaxlog.logs import ShardAxes, StepState
 from jaxlog.tracing.programs import inner_programs
 
 __all__ = ["RULES", "Rebuild", "Results", "Rule", "register", "rule_of"]

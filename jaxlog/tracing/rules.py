@@ -27,8 +27,7 @@ from jaxlog.compat import (
     without_consts,
 )
 from jaxlog.errors import CaptureError
-from jaxlog.logs.accumulator_state import fold_axes
-from jaxlog.logs.schema import ShardAxes
+from jaxlog.logs import ShardAxes, fold_axes
 from jaxlog.tracing.interpreter import Interpreter
 from jaxlog.tracing.rule import Results, Rule, register
 from jaxlog.tracing.shards import Shards, contributing

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 from jaxlog.compat import opened, where_logged
 from jaxlog.errors import CaptureError, SchemaError
-from jaxlog.logs.normalize import LogCall, spec_of
-from jaxlog.logs.schema import KeySpec, Schema, ShardAxes
+from jaxlog.logs import KeySpec, LogCall, Schema, ShardAxes, spec_of
 from jaxlog.tracing.primitive import log_p
 from jaxlog.tracing.programs import LogIndex, inner_programs, is_log
 from jaxlog.tracing.reduced import refuse_reduced_twice
