@@ -6,7 +6,7 @@ import contextlib
 import contextvars
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -135,6 +135,56 @@ def equation_context(eqn: Any) -> Iterator[None]:
         eqn.ctx.manager,
     ):
         yield
+
+
+def equation_repeater() -> Callable[[Any, Sequence[Any]], Sequence[Any]]:
+    """A function `(equation, operands) -> results` that adds equations to the current trace as is.
+
+    While JAX stages a program (under jit, or in the body of a loop), the equation is copied:
+    its parameters, avals, line, name stack and context are those of the first trace. Binding it
+    instead evaluates its shapes once more, and traces the functions of custom_jvp_call and
+    custom_vjp_call once more. For 5000 equations that took 1.6 times the time of tracing and
+    lowering the plain program; copied, it takes 1.2.
+
+    An equation is bound where there is nothing to copy into (eager evaluation, and the traces of
+    grad and vmap), where it has effects (an effect may name an input by its position), and where
+    an operand has another type than in the first trace.
+    """
+    trace = _staging_trace()
+    stack = source_info_util.current_name_stack()
+
+    def repeat(eqn: Any, operands: Sequence[Any]) -> Sequence[Any]:
+        results = None
+        if trace is not None and not eqn.effects:
+            results = _copied(trace, eqn, operands, stack)
+        if results is not None:
+            return results
+        with equation_context(eqn):
+            return bind_equation(eqn, operands)
+
+    return repeat
+
+
+def _copied(trace: Any, eqn: Any, operands: Sequence[Any], stack: Any) -> Sequence[Any] | None:
+    tracers = [trace.to_jaxpr_tracer(x, eqn.source_info) for x in operands]
+    for tracer, var in zip(tracers, eqn.invars, strict=True):
+        if tracer.aval is not var.aval and tracer.aval != var.aval:
+            return None
+    source_info = eqn.source_info.replace(name_stack=stack + eqn.source_info.name_stack)
+    avals = [var.aval for var in eqn.outvars]
+    # `jax.jit(..., inline=True)` copies equations in this way, but gives all of them one line.
+    return trace.emit_eqn(
+        tracers, avals, eqn.primitive, eqn.params, eqn.effects, source_info, eqn.ctx
+    )
+
+
+def _staging_trace() -> Any | None:
+    """The current trace if equations can be copied into it, else None."""
+    # No public name leads to the current trace.
+    from jax._src import core  # noqa: PLC0415 - its one use
+
+    trace = core.trace_ctx.trace
+    return trace if hasattr(trace, "emit_eqn") else None
 
 
 # The user's line is the one that called jaxlog, not one of jaxlog's own.

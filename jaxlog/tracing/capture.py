@@ -14,14 +14,12 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxlog.errors import LogArgumentError, SchemaError
-from jaxlog.logs import Logs, Schema
-from jaxlog.logs.accumulator_state import StepState
-from jaxlog.logs.hooks import find_hook, resolve_flags
+from jaxlog.logs import Logs, Schema, StepState, find_hook, resolve_flags
 from jaxlog.tracing.context import capturing
-from jaxlog.tracing.control_flow import RULES
 from jaxlog.tracing.interpreter import Interpreter
 from jaxlog.tracing.libraries import Call, as_pure_call
 from jaxlog.tracing.placement import place, placement_of
+from jaxlog.tracing.programs import LogIndex
 from jaxlog.tracing.sites import schema_of
 
 __all__ = ["Captured", "SchemaMismatchError", "capture"]
@@ -42,6 +40,7 @@ class SchemaMismatchError(SchemaError):
 
 class _Traced(NamedTuple):
     jaxpr: Any
+    index: LogIndex
     out_tree: Any
     schema: Schema
     arrays: Sequence[Any]
@@ -183,9 +182,10 @@ class Captured:
                 return traced._replace(arrays=arrays, call=call)
         with capturing(self._hook) as traced:
             jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(*arrays)
-        schema = schema_of(jaxpr, keep_shards=keep_shards, mapped=mapped)
+        index = LogIndex()
+        schema = schema_of(jaxpr, index, keep_shards=keep_shards, mapped=mapped)
         _warn_of_lost(traced - {spec.name for spec in schema})
-        return _Traced(jaxpr, jax.tree.structure(shape), schema, arrays, key, call)
+        return _Traced(jaxpr, index, jax.tree.structure(shape), schema, arrays, key, call)
 
     def run(
         self, room: Schema, traced: _Traced, *, should_write: Any = None
@@ -207,7 +207,7 @@ class Captured:
             if not any(isinstance(const, Tracer) for const in traced.jaxpr.consts):
                 self._handover = (traced.key, traced._replace(arrays=(), call=None))
             raise
-        outs, state = Interpreter(room, RULES, should_write).run(traced.jaxpr, traced.arrays)
+        outs, state = Interpreter(room, traced.index, should_write).run(traced.jaxpr, traced.arrays)
         out = jax.tree.unflatten(traced.out_tree, outs)
         return state, out if traced.call is None else traced.call.close(out)
 

@@ -1,9 +1,9 @@
-"""The trace-time context: which hook the code being traced stands in, and whether it is captured.
+"""The trace-time context: the hook around the code being traced, and whether it is captured.
 
-It is a `jax.make_user_context`, which is part of every trace and compile cache key. So a jitted
-function called under two hooks is traced for each, and one called outside of `capture` is traced
-without a single log equation: the same jaxpr, program and dispatch path as if `log` was never
-called.
+The context is a `jax.make_user_context`, which is part of every trace and compile cache key. So a
+jitted function called under two hooks is traced once for each, and one called outside of `capture`
+is traced without a log equation: it has the jaxpr, program and dispatch path that it would have
+without the calls of `log`.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from collections.abc import Iterator
 
 import jax
 
-from jaxlog.logs.hooks import HOOKS, Hook, find_hook
+from jaxlog.logs import HOOKS, Hook, find_hook
 from jaxlog.tracing.libraries import present
 
-__all__ = ["capturing", "current_hook", "hook", "is_captured", "note_traced", "silent"]
+__all__ = ["capturing", "current_hook", "hook", "is_captured", "mark_traced", "silent"]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Place:
+class _Context:
     hook: str
     captured: bool
 
 
-_OUTSIDE = _Place("training_step", captured=False)
-_place = jax.make_user_context(None)
+_DEFAULT = _Context("training_step", captured=False)
+_context = jax.make_user_context(None)
 _traced: contextvars.ContextVar[set[str]] = contextvars.ContextVar("jaxlog_traced")
 
 
-def _current() -> _Place:
-    return _place.value or _OUTSIDE
+def _current() -> _Context:
+    return _context.value or _DEFAULT
 
 
 def current_hook() -> Hook:
@@ -42,7 +42,7 @@ def current_hook() -> Hook:
 
 
 def is_captured() -> bool:
-    """Whether a log call here reaches anyone."""
+    """Whether a log call here records its value."""
     return _current().captured
 
 
@@ -51,10 +51,10 @@ def hook(name: str) -> Iterator[None]:
     """Log calls inside take the defaults of the hook `name`.
 
     Args:
-        name: a hook of Lightning's, such as `"on_before_optimizer_step"`.
+        name: one of Lightning's hooks, such as `"on_before_optimizer_step"`.
 
     Raises:
-        HookError: no such hook.
+        HookError: there is no such hook.
 
     Example:
         >>> import jax, jaxlog
@@ -66,32 +66,33 @@ def hook(name: str) -> Iterator[None]:
         'on_before_optimizer_step'
     """
     find_hook(name)
-    with _place(dataclasses.replace(_current(), hook=name)):
+    with _context(dataclasses.replace(_current(), hook=name)):
         yield
 
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Log calls traced inside leave none."""
-    with _place(dataclasses.replace(_current(), captured=False)):
+    """Log calls traced inside add no equation."""
+    with _context(dataclasses.replace(_current(), captured=False)):
         yield
 
 
 @contextlib.contextmanager
 def capturing(hook_name: str) -> Iterator[set[str]]:
-    """Log calls traced inside leave an equation; gives the names of those that were."""
-    # Beside the user context, not in it: what is traced must not depend on what was traced before.
+    """Log calls traced inside add an equation; yields the set of their names, which grows."""
+    # The set is not part of the user context: a trace must not depend on what was traced before,
+    # and the context is hashed at every call of a jitted function.
     token = _traced.set(set())
     try:
         with contextlib.ExitStack() as stack:
             for library in present():
                 stack.enter_context(library.capturing())
-            stack.enter_context(_place(_Place(hook_name, captured=True)))
+            stack.enter_context(_context(_Context(hook_name, captured=True)))
             yield _traced.get()
     finally:
         _traced.reset(token)
 
 
-def note_traced(name: str) -> None:
-    """Tells the capture around that a log call was traced."""
+def mark_traced(name: str) -> None:
+    """Tells the innermost `capturing` that a log call of this name was traced."""
     _traced.get().add(name)

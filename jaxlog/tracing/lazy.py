@@ -18,7 +18,7 @@ from jax.interpreters import ad, batching, mlir
 
 from jaxlog.compat import evaluate, without_consts
 from jaxlog.errors import CaptureError
-from jaxlog.logs.normalize import LogCall, Logged
+from jaxlog.logs import LogCall, Logged
 from jaxlog.tracing.primitive import EFFECT
 
 __all__ = ["bind_lazily", "lazy_p"]

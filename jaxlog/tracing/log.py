@@ -20,7 +20,7 @@ from jaxlog.logs import (
     takes_options,
 )
 from jaxlog.metrics import Metric, as_metric
-from jaxlog.tracing.context import current_hook, is_captured, note_traced, silent
+from jaxlog.tracing.context import current_hook, is_captured, mark_traced, silent
 from jaxlog.tracing.lazy import bind_lazily
 from jaxlog.tracing.primitive import log_p
 
@@ -104,7 +104,7 @@ def _log(
         check_call(name, result, place, options, function=function, **weighting)
         return normalize_call(name, result, checked, **weighting)
 
-    note_traced(name)
+    mark_traced(name)
     bind_lazily(thunk)
 
 
@@ -121,7 +121,7 @@ def _is_thunk(value: Any) -> bool:
 
 def _bind(name: str, value: Any, options: Options, weighting: Mapping[str, Any]) -> None:
     if is_captured():
-        note_traced(name)
+        mark_traced(name)
         logged = normalize_call(name, value, options, **weighting)
         log_p.bind(*logged.operands, call=logged.call)
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from jaxlog.logs.recording import Recording
+from jaxlog.logs import Recording
 
 __all__ = ["place", "place_recording", "placement_of"]
 

@@ -17,7 +17,7 @@ from jax.interpreters import ad, batching, mlir
 
 from jaxlog.compat import debug_effect_type
 from jaxlog.errors import CaptureError
-from jaxlog.logs.normalize import LogCall
+from jaxlog.logs import LogCall
 
 __all__ = ["EFFECT", "log_p", "to_front"]
 
