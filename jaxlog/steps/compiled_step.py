@@ -49,6 +49,9 @@ class CompiledStep(Generic[P, R]):
         last_rows: the packed rows of the latest call, for bars; None if no bar shows any.
     """
 
+    __name__: str
+    __wrapped__: Callable[P, R]
+
     def __init__(
         self,
         stage: Stage,

@@ -56,7 +56,6 @@ class StepDecorator:
     @overload
     def __call__(
         self,
-        fn: None = None,
         *,
         transform: Callable[..., Any] = ...,
         scan: Literal[False] = ...,
@@ -65,7 +64,7 @@ class StepDecorator:
 
     @overload
     def __call__(
-        self, fn: None = None, *, scan: Literal[True], **transform_kwargs: Any
+        self, *, scan: Literal[True], **transform_kwargs: Any
     ) -> Callable[[Callable[..., Any]], ScanStep]: ...
 
     def __call__(

@@ -127,7 +127,7 @@ def test_the_rate_of_an_injected_state_outlives_its_donation(
     loop, logger = loop_of(jaxlog.LearningRateMonitor(logging_interval=interval))
 
     @loop.training_step(donate_argnums=0)
-    def train(carry: Any, x: jax.Array) -> Any:
+    def train(carry: Any, x: Any) -> Any:
         params, state = carry
         updates, state = optimizer.update({"w": x.sum()}, state)
         return optax.apply_updates(params, updates), state

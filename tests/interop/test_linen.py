@@ -408,14 +408,14 @@ def test_a_loop_logs_what_modules_log() -> None:
     loop, rows = loop_of()
 
     @loop.training_step
-    def train_step(params: Any, x: Array) -> Any:
+    def train_step(params: Any, x: Any) -> Any:
         def loss(params: Any) -> Array:
             return module.apply({**variables, "params": params}, x)[0].sum()
 
         return jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params))
 
     @loop.validation_step
-    def eval_step(params: Any, x: Array) -> None:
+    def eval_step(params: Any, x: Any) -> None:
         module.apply({**variables, "params": params}, x)
 
     params, wanted = variables["params"], []

@@ -228,7 +228,7 @@ def test_evaluation_weighs_by_the_batch_and_not_by_a_parameter() -> None:
     loop, _ = loop_of()
     totals = []
 
-    def evaluate(net: Net, batch: Array) -> None:
+    def evaluate(net: Net, batch: Any) -> None:
         jaxlog.log("mean", batch.mean())
         jaxlog.log("output", net(batch).sum(), reduce_fx="sum")
 
@@ -582,7 +582,7 @@ def test_sown_values_have_the_path_of_their_module() -> None:
     loop, rows = loop_of()
 
     @loop.training_step
-    def step(encoder: Encoder, x: Array) -> None:
+    def step(encoder: Encoder, x: Any) -> None:
         log_sown(sown_by(encoder, x), prefix="act/", reduce=jnp.max)
 
     encoder = Encoder()

@@ -44,7 +44,7 @@ def check(rows: list[dict[str, float]]) -> None:
             w += wanted["sum_step"] / wanted["examples_step"]
 
 
-def speak(x: jax.Array) -> None:
+def speak(x: Any) -> None:
     """Shard `i` holds the value `i`; each key says which of the eight are to be heard."""
     value = x[0]
     jaxlog.log("first", value)
@@ -83,7 +83,7 @@ def test_which_shards_speak(mode: str) -> None:
             check_vma="unchecked" not in mode,
         )
 
-        def scanned(x: jax.Array) -> None:
+        def scanned(x: Any) -> None:
             jax.lax.scan(lambda carry, _: (carry, inner(x)), 0, None, length=1)
 
         step = loop.training_step(scanned if mode == "in a scan" else inner)
@@ -107,7 +107,7 @@ def test_logging_adds_no_collective_to_the_step(kind: AxisType) -> None:
     mesh = mesh_of(kind)
     around = {"mesh": mesh, "in_specs": (device_modes.WHOLE, device_modes.SPLIT)}
 
-    def body(w: jax.Array, x: jax.Array) -> jax.Array:
+    def body(w: jax.Array, x: Any) -> jax.Array:
         device_modes.log_all(x, x > 0, w)
         return w + jax.lax.pmean(x.mean(), device_modes.AXIS)
 

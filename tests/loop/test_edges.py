@@ -122,7 +122,7 @@ def test_break_out_of_epochs_ends_the_epoch() -> None:
 def test_a_step_returns_what_its_function_returns(out: Any) -> None:
     loop, _ = loop_of()
 
-    def step(batch: jax.Array) -> Any:
+    def step(batch: Any) -> Any:
         jaxlog.log("loss", batch[0])
         return jax.tree.map(jnp.asarray, out) if not isinstance(out, str) else {"x": batch}
 
@@ -173,7 +173,7 @@ def test_two_steps_in_a_batch_share_its_row() -> None:
 
 
 def test_a_metric_in_a_branch_that_is_only_for_the_epoch() -> None:
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         metric = jaxlog.Mean.of(batch)
         jax.lax.cond(
             batch[0] > 1,

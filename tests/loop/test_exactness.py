@@ -5,7 +5,6 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,7 +27,7 @@ def run(step: Any, data: list[Any], **options: Any) -> tuple[jaxlog.Loop, Rows]:
 def test_ints_beyond_2_to_the_24(reduce_fx: Any) -> None:
     numbers = [2**24 + 1, 2**30 + 3, 2**31 - 1, -(2**31), 7]
 
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("n", batch, on_epoch=True, reduce_fx=reduce_fx)
 
     loop, rows = run(step, [np.int32(n) for n in numbers], log_every_n_steps=1)
@@ -45,7 +44,7 @@ def test_ints_beyond_2_to_the_24(reduce_fx: Any) -> None:
 def test_python_ints_in_a_step_and_on_the_host() -> None:
     loop, rows = loop_of()
 
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("constant", 2**24 + 1, on_epoch=True)
 
     step = loop.training_step(step)
@@ -65,7 +64,7 @@ def test_a_long_epoch_of_low_precision(dtype: str) -> None:
     values = jnp.asarray(rng.normal(size=5000) + 100, dtype)
     exact = [Fraction(float(value)) for value in np.asarray(values, np.float64)]
 
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("mean", batch, on_step=False, on_epoch=True)
         jaxlog.log("sum", batch, on_step=False, on_epoch=True, reduce_fx="sum")
 
@@ -80,7 +79,7 @@ def test_uneven_batches_divide_once() -> None:
     values = [float(np.float32(x)) for x in rng.normal(size=len(sizes))]
     numerator = sum(Fraction(v) * size for v, size in zip(values, sizes, strict=True))
 
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("v", batch[0], on_step=False, on_epoch=True)
 
     data = [np.full(size, v, np.float32) for v, size in zip(values, sizes, strict=True)]
@@ -104,7 +103,7 @@ def test_windows_of_every_size_write_the_same(case: dict[str, Any]) -> None:
 
 
 def test_windows_of_every_size_merge_a_metric_to_the_same() -> None:
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("mean", jaxlog.Mean.of(batch), on_step=True, on_epoch=True)
 
     data = [np.arange(n, dtype=np.float32) for n in (1, 5, 2, 7, 3)]
@@ -117,7 +116,7 @@ def test_windows_of_every_size_merge_a_metric_to_the_same() -> None:
 def test_more_calls_in_a_batch_than_a_window_holds(window_steps: int) -> None:
     loop, rows = loop_of(window_steps=window_steps)
 
-    def step(x: jax.Array) -> None:
+    def step(x: Any) -> None:
         jaxlog.log("x", x, on_epoch=True)
 
     step = loop.training_step(step)
@@ -132,7 +131,7 @@ def test_more_calls_in_a_batch_than_a_window_holds(window_steps: int) -> None:
 def test_nan_stays_nan_and_leaves_other_epochs_alone() -> None:
     loop, rows = loop_of()
 
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         for reduce_fx in ("mean", "sum", "min", "max"):
             jaxlog.log(reduce_fx, batch, on_step=False, on_epoch=True, reduce_fx=reduce_fx)
         jaxlog.log("masked", batch, on_step=False, on_epoch=True, mask=~jnp.isnan(batch))

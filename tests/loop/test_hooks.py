@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -369,7 +368,7 @@ def test_hooks_inside_the_step() -> None:
     """A traced hook's defaults hold for the calls in its block."""
     loop, rows = loop_of()
 
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("loss", batch[0])
         with jaxlog.hook("on_before_optimizer_step"):
             jaxlog.log("norm", 2 * batch[0])

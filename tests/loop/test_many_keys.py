@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,12 +25,12 @@ LOGGED = {
 }
 
 
-def log_one(name: str, x: jax.Array) -> None:
+def log_one(name: str, x: Any) -> None:
     value = x.astype(jnp.int32) if name == "sum" else x
     jaxlog.log(name, value, mask=x > 0 if name == "plain" else None, **LOGGED[name])
 
 
-def metric(x: jax.Array) -> None:
+def metric(x: Any) -> None:
     jaxlog.log("metric", jaxlog.Mean.of(x), on_step=True, on_epoch=True)
 
 
@@ -37,7 +39,7 @@ def run(names: list[str], **options: object) -> tuple[dict, list, dict]:
     loop, rows = loop_of(window_steps=3, **options)
 
     @loop.training_step
-    def step(x: jax.Array) -> None:
+    def step(x: Any) -> None:
         for name in names:
             metric(x) if name == "metric" else log_one(name, x)
 
@@ -63,7 +65,7 @@ def test_values_that_are_not_finite_are_skipped_key_by_key() -> None:
     loop, rows = loop_of(nan_policy="skip")
 
     @loop.training_step
-    def step(x: jax.Array) -> None:
+    def step(x: Any) -> None:
         jaxlog.log("a", x, on_epoch=True)
         jaxlog.log("b", 1 / x, on_epoch=True)
         jaxlog.log("c", x + 1, reduce_fx="sum", on_epoch=True)

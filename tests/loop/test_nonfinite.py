@@ -20,7 +20,7 @@ def step(scale: Any, batch: Any) -> None:
     jaxlog.log("fine", jnp.float32(2), on_epoch=True)
 
 
-def run(policy: str = "keep", fn: Any = step, **options: Any) -> tuple[jaxlog.Loop, list[Any]]:
+def run(policy: Any = "keep", fn: Any = step, **options: Any) -> tuple[jaxlog.Loop, list[Any]]:
     logger = jaxlog.MemoryLogger()
     loop = jaxlog.Loop(
         logger, log_every_n_steps=1, progress_bar=False, nan_policy=policy, **options
@@ -115,6 +115,6 @@ def test_metrics_logged_per_step_are_watched() -> None:
 
 def test_an_unknown_policy_is_refused_at_once() -> None:
     with pytest.raises(jaxlog.LogArgumentError, match="nan_policy='drop'"):
-        jaxlog.Loop(logger=False, nan_policy="drop")
+        jaxlog.Loop(logger=False, nan_policy="drop")  # type: ignore[arg-type]
     with pytest.raises(jaxlog.LogArgumentError, match="nan_policy='drop'"):
         jaxlog.log("x", 1.0, nan_policy="drop")  # pyright: ignore[reportArgumentType]

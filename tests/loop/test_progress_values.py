@@ -143,7 +143,7 @@ def test_in_a_loop_it_shows_a_recent_value() -> None:
 
 
 def test_a_value_not_logged_in_the_last_step_is_not_made_up() -> None:
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("loss", batch[0], prog_bar=True, mask=batch[0] > 1)
 
     loop, _ = loop_of()

@@ -18,14 +18,14 @@ EPOCHS = [batches(1, 5, 2, 9, sizes=(3, 1, 2, 2)), batches(4, 4, 8, 0, sizes=(1,
 VAL = batches(6, 7, sizes=(2, 1))
 
 
-def step(batch: jax.Array) -> None:
+def step(batch: Any) -> None:
     jaxlog.log("loss", batch[0], on_epoch=True)
     jaxlog.log("mean", jaxlog.Mean.of(batch), on_epoch=True)
     for reduce_fx in ("sum", "min", "max"):
         jaxlog.log(reduce_fx, batch[0], on_step=False, on_epoch=True, reduce_fx=reduce_fx)
 
 
-def val_step(batch: jax.Array) -> None:
+def val_step(batch: Any) -> None:
     jaxlog.log("val", batch[0], on_step=True, on_epoch=True)
 
 

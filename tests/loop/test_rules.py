@@ -160,7 +160,7 @@ def test_without_add_dataloader_idx_names_are_the_users() -> None:
     """add_dataloader_idx=False: the name stays; unique names keep loaders apart."""
     loop, rows = loop_of()
 
-    def step(batch: jax.Array, loader: int) -> None:
+    def step(batch: Any, loader: int) -> None:
         jaxlog.log(f"v{loader}", batch[0], add_dataloader_idx=False)
 
     eval_step = loop.validation_step(step, static_argnums=1)
@@ -190,7 +190,7 @@ def test_a_users_epoch_key_stays() -> None:
 def test_an_epoch_key_in_some_rows_leaves_the_others_theirs() -> None:
     loop, rows = loop_of()
 
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("loss", batch[0])
         jaxlog.log("epoch", 77.0, mask=batch[0] > 1)
 
@@ -202,7 +202,7 @@ def test_a_users_step_key_is_the_x_value() -> None:
     """A logged 'step' is the x value of its row, which then carries no epoch."""
     loop, rows = loop_of()
 
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("loss", batch[0])
         jaxlog.log("step", 100 * batch[0])
 
@@ -214,7 +214,7 @@ def test_a_users_step_key_is_the_x_value() -> None:
 def test_a_step_key_over_the_epoch_moves_the_epoch_row() -> None:
     loop, rows = loop_of()
 
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("val", batch[0])
         jaxlog.log("step", 30.0)
 
@@ -239,7 +239,7 @@ def test_explicit_batch_sizes_are_weights() -> None:
     """batch_size= takes the place of the size found in the batch."""
     loop, rows = loop_of(log_every_n_steps=0)
 
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("of_batch", batch[0], on_epoch=True)
         jaxlog.log("of_one", batch[0], on_epoch=True, batch_size=1)
         jaxlog.log("of_value", batch[0], on_epoch=True, batch_size=batch[0])
@@ -253,7 +253,7 @@ def test_with_and_without_batch_size_in_one_step() -> None:
     """Each call adds its value times its weight; the step value is their weighted mean."""
     loop, rows = loop_of()
 
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("v", batch[0], on_epoch=True)
         jaxlog.log("v", 10 * batch[0], on_epoch=True, batch_size=6)
 
@@ -405,7 +405,7 @@ def test_a_metric_merges_its_states() -> None:
     """A metric reduces by merging, not by averaging its values: uneven batches count by element."""
     loop, rows = loop_of()
 
-    def step(batch: dict[str, jax.Array]) -> None:
+    def step(batch: Any) -> None:
         accuracy = jaxlog.Accuracy.of(predictions=batch["predictions"], labels=batch["labels"])
         jaxlog.log("accuracy", accuracy, on_step=True, on_epoch=True)
 
@@ -431,7 +431,7 @@ def test_a_metric_merges_its_states() -> None:
 def test_a_key_logged_in_one_branch_is_in_the_rows_of_its_steps() -> None:
     loop, rows = loop_of()
 
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("always", batch[0])
 
         def branch() -> None:
@@ -454,7 +454,7 @@ def test_a_static_argument_changes_what_is_logged(window_steps: int) -> None:
     """The schema grows; what was logged before it grew is not lost."""
     loop, rows = loop_of(window_steps=window_steps)
 
-    def step(batch: jax.Array, extra: bool) -> None:
+    def step(batch: Any, extra: bool) -> None:
         jaxlog.log("always", batch[0], on_epoch=True)
         if extra:
             jaxlog.log("extra", -batch[0], on_epoch=True)
@@ -477,7 +477,7 @@ def test_arrays_that_disagree_on_the_batch_size_warn_once() -> None:
     """The batch size is the first leading dimension; where arrays differ, a warning says so."""
     loop, rows = loop_of(log_every_n_steps=0)
 
-    def step(batch: dict[str, jax.Array]) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("loss", batch["x"][0], on_epoch=True)
 
     data = [{"x": np.ones(2), "y": np.ones(3), "scalar": np.float32(0)}] * 2
@@ -491,7 +491,7 @@ def test_arrays_that_disagree_on_the_batch_size_warn_once() -> None:
 def test_arrays_may_disagree_where_no_weight_depends_on_it(options: dict[str, Any]) -> None:
     loop, rows = loop_of()
 
-    def step(batch: dict[str, jax.Array]) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("loss", jnp.float32(1), **options)
 
     step = loop.training_step(step)

@@ -17,7 +17,7 @@ from jaxlog.errors import LogArgumentError, SchemaError
 from tests.loop.rig import batches, loop_of
 
 
-def add(state: jax.Array, batch: jax.Array, scale: Any = 1) -> jax.Array:
+def add(state: jax.Array, batch: Any, scale: Any = 1) -> jax.Array:
     """Adds."""
     jaxlog.log("loss", batch[0] * scale)
     return state + scale * batch.sum()
@@ -66,7 +66,7 @@ def test_a_step_keeps_name_and_docstring() -> None:
 class Trainer:
     """Steps that are methods, and objects that are steps."""
 
-    def step(self, state: jax.Array, batch: jax.Array) -> jax.Array:
+    def step(self, state: jax.Array, batch: Any) -> jax.Array:
         return add(state, batch)
 
     __call__ = step
@@ -109,7 +109,7 @@ def test_a_flax_apply() -> None:
     step = loop.training_step(
         lambda params, batch: jax.tree.map(jnp.sum, layer.apply(params, batch))
     )
-    method = loop.training_step(layer.apply)
+    method: Any = loop.training_step(layer.apply)
     with loop:
         for batch in loop.train(batches(1, 2)):
             assert step(params, batch) == batch.sum()
@@ -159,7 +159,7 @@ def test_nothing_is_donated_unasked() -> None:
 @pytest.mark.parametrize("options", [{"static_argnums": 2}, {"static_argnames": "twice"}], ids=str)
 @pytest.mark.parametrize("by_name", [False, True])
 def test_static_arguments(options: dict[str, Any], by_name: bool) -> None:
-    def step(state: jax.Array, batch: jax.Array, twice: bool) -> jax.Array:
+    def step(state: jax.Array, batch: Any, twice: bool) -> jax.Array:
         return add(state, 2 * batch if twice else batch)
 
     loop, rows = loop_of()
@@ -248,7 +248,7 @@ def test_two_steps_of_a_stage_hold_a_key_to_the_same_options() -> None:
 def test_one_function_in_every_stage() -> None:
     loop, rows = loop_of()
 
-    def step(batch: jax.Array) -> None:
+    def step(batch: Any) -> None:
         jaxlog.log("loss", batch[0])
 
     train, validate, test = (
