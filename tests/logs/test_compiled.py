@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from jax import lax
 
+from jaxlog import capture, log
 from jaxlog.logs import Logs
 from jaxlog.logs.recording import Recording
 from jaxlog.metrics import Mean
-from jaxlog.tracing import capture, log
 
 ROWS = 16
 X = np.arange(64, dtype=np.float32)

@@ -13,10 +13,10 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 import jaxlog
+from jaxlog import capture, hook, log
 from jaxlog.errors import HookError, LogArgumentError
-from jaxlog.logs.recording import Recording
 from jaxlog.logs.decode import decode_rows
-from jaxlog.tracing import capture, hook, log
+from jaxlog.logs.recording import Recording
 from tests.tracing.placements import PLACEMENTS
 from tests.tracing.test_transforms import REDUCTIONS
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxlog import capture, log_gradient
 from jaxlog.logs import Schema
 from jaxlog.logs.accumulator_state import StepState
 from jaxlog.logs.decode import Column
-from jaxlog.tracing import capture, log_gradient
 from tests.tracing.combinators import BOUND, REDUCTIONS, WRAPPERS, Fn, emit
 
 STEPS = (1.5, 2.25)
