@@ -66,7 +66,9 @@ from jaxlog.metrics import (
 )
 from jaxlog.progress import RichProgressBar, TqdmProgressBar
 from jaxlog.reading import follow, plot_scalars, read_scalars
-from jaxlog.tracing import capture, hook, log, log_dict, log_gradient
+from jaxlog.tracing import Captured, hook, log_dict, log_gradient
+from jaxlog.tracing.capture import capture
+from jaxlog.tracing.log import log
 from jaxlog.windows import NonFinite
 
 __version__ = _version("jaxlog")
@@ -77,6 +79,7 @@ __all__ = [
     "CSVLogger",
     "Callback",
     "CaptureError",
+    "Captured",
     "ConfusionMatrix",
     "Cost",
     "DeviceStatsMonitor",

@@ -1,4 +1,9 @@
-"""`capture`: turns a function that logs into a pure function of its logs."""
+"""`capture`: makes a function that logs a pure function of its logs.
+
+`Captured` has two halves, which `jaxlog.steps` uses one by one: `trace` finds the program of the
+function and what it logs, `run` adds that program to the program being traced, with the state of
+what it logs as an extra result.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,23 +29,38 @@ from jaxlog.tracing.sites import schema_of
 
 __all__ = ["Captured", "SchemaMismatchError", "capture"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 class SchemaMismatchError(SchemaError):
-    """The program logs something that the logs it was given have no room for.
+    """The function logs something for which the logs it was given have no room.
 
     Attributes:
-        needed: the schema of the program.
+        needed: the schema of what it logs.
     """
 
     def __init__(self, message: str, needed: Schema) -> None:
-        """An error that carries the schema to grow by."""
+        """An error that carries the schema which the logs must be grown to hold."""
         super().__init__(message)
         self.needed = needed
 
 
 class _Traced(NamedTuple):
+    """A function traced for certain arguments.
+
+    Attributes:
+        jaxpr: its program, with log equations.
+        log_index: which equations of the program log.
+        out_tree: tree structure of its result.
+        schema: what it logs.
+        arrays: the arrays among the arguments, the operands of the program.
+        key: what the program depends on: structure, static leaves, types of the arrays.
+        call: the call as one of pytrees; None in a `_Traced` that is kept for a second call.
+    """
+
     jaxpr: Any
-    index: LogIndex
+    log_index: LogIndex
     out_tree: Any
     schema: Schema
     arrays: Sequence[Any]
@@ -49,27 +69,28 @@ class _Traced(NamedTuple):
 
 
 def capture(
-    fn: Callable[..., Any],
+    fn: Callable[P, R],
     *,
     hook: str = "training_step",
     rows: int = 64,
-) -> Captured:
+) -> Captured[P, R]:
     """`fn` as a pure function of its logs: `captured(logs, *args, **kwargs) -> (logs, out)`.
 
-    What `fn` logs, at any depth, flows out through every transform inside. The result can be
-    jitted, scanned, vmapped and donated like any other function. `captured.init(*args, **kwargs)`
-    gives the first logs by abstract tracing; it compiles and runs nothing.
+    What `fn` logs is a part of the returned logs, at whatever depth and under whatever transform it
+    is logged. The result can be jitted, scanned, vmapped and donated like any other function.
+    `captured.init(*args, **kwargs)` makes the first logs by abstract tracing; it compiles and runs
+    nothing.
 
     Means weigh a step by its batch size: the leading dimension of the first array in the keyword
     argument `batch`, else in the last argument that holds an array with axes.
 
     Args:
         fn: the function; arrays in its arguments are traced, every other leaf is static.
-        hook: whose defaults its log calls take.
-        rows: how many of the latest steps keep their own values.
+        hook: the hook whose defaults its log calls take.
+        rows: number of latest steps whose values are kept one by one.
 
     Raises:
-        HookError: no such hook, or one where nothing can be logged.
+        HookError: there is no such hook, or nothing can be logged in it.
         LogArgumentError: `fn` is not callable.
 
     Example:
@@ -92,10 +113,26 @@ def capture(
     return Captured(fn, hook=hook, rows=rows)
 
 
-class Captured:
-    """A function whose logs are an argument and a result; made by `capture`."""
+class Captured(Generic[P, R]):
+    """A function whose logs are an argument and a result; made by `capture`.
 
-    def __init__(self, fn: Callable[..., Any], *, hook: str, rows: int = 64) -> None:
+    `captured(logs, *args, **kwargs)` returns the logs after the step and what the function returns.
+    Every transform of JAX takes it like a function: its signature is that of the function with the
+    logs in front, and `donate_argnums=0` donates the logs.
+
+    Example:
+        >>> import jax, jaxlog
+        >>> def step(x: jax.Array) -> jax.Array:
+        ...     jaxlog.log("norm", jax.numpy.linalg.norm(x))
+        ...     return x / 2
+        >>> captured: jaxlog.Captured = jaxlog.capture(step)
+        >>> logs = captured.init(jax.ShapeDtypeStruct((2,), "float32"))
+        >>> logs, out = jax.jit(captured)(logs, jax.numpy.array([3.0, 4.0]))
+        >>> print(logs.compute()["norm"], out)
+        5.0 [1.5 2. ]
+    """
+
+    def __init__(self, fn: Callable[P, R], *, hook: str = "training_step", rows: int = 64) -> None:
         """See `capture`."""
         if not callable(fn):
             raise LogArgumentError(
@@ -107,32 +144,33 @@ class Captured:
         self._fn = fn
         self._hook = hook
         self._rows = rows
-        self._handover: tuple[Any, _Traced] | None = None
+        self._mismatched: _Traced | None = None
 
-    def init(self, *args: Any, **kwargs: Any) -> Logs:
+    def init(self, *args: P.args, **kwargs: P.kwargs) -> Logs:
         """The logs before the first step, for arguments of these shapes; compiles and runs nothing.
 
         They are placed where the step will return them: replicated over the devices of sharded
         arguments.
 
         Args:
-            *args: as for the function; arrays may be `jax.ShapeDtypeStruct`.
+            *args: as for the function. Arrays may be `jax.ShapeDtypeStruct`; type checkers accept
+                that only where the function's parameters are not annotated as arrays.
             **kwargs: likewise.
 
         Raises:
             SchemaError: two calls disagree about a key.
-            CaptureError: a log inside a primitive that capture cannot see through.
+            CaptureError: a log inside a primitive that capture has no rule for.
         """
         schema = self.trace(args, kwargs).schema
         logs = Logs.empty(schema, rows=self._rows, explicit=False)
         return place(logs, placement_of(jax.tree.leaves((args, kwargs))))
 
-    def __call__(self, logs: Logs, /, *args: Any, **kwargs: Any) -> tuple[Logs, Any]:
+    def __call__(self, logs: Logs, /, *args: P.args, **kwargs: P.kwargs) -> tuple[Logs, R]:
         """`(logs after the step, what the function returns)`.
 
         Raises:
             SchemaError: the function logs other keys than the logs have room for.
-            LogArgumentError: the first argument is no `Logs`.
+            LogArgumentError: the first argument is not a `Logs`.
         """
         if not isinstance(logs, Logs):
             raise LogArgumentError(
@@ -158,7 +196,7 @@ class Captured:
             args: positional arguments.
             kwargs: keyword arguments.
             keep_shards: whether the shards of a shard_map keep their state apart.
-            mapped: whether the function itself is run by each of several devices.
+            mapped: whether each of several devices runs the function (`jax.pmap`).
         """
         call = as_pure_call(self._fn, args, kwargs)
         leaves, in_tree = jax.tree.flatten((tuple(call.args), dict(call.kwargs)))
@@ -175,44 +213,46 @@ class Captured:
 
         arrays = [leaf for is_array, leaf in zip(dynamic, leaves, strict=True) if is_array]
         key = (in_tree, static, [_aval(array) for array in arrays])
-        if self._handover is not None:
-            known, traced = self._handover
-            self._handover = None
-            if _same(known, key):
+        if (traced := self._mismatched) is not None:
+            self._mismatched = None
+            if _same(traced.key, key):
                 return traced._replace(arrays=arrays, call=call)
-        with capturing(self._hook) as traced:
+        with capturing(self._hook) as names:
             jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(*arrays)
         index = LogIndex()
         schema = schema_of(jaxpr, index, keep_shards=keep_shards, mapped=mapped)
-        _warn_of_lost(traced - {spec.name for spec in schema})
+        _warn_of_dropped(names - {spec.name for spec in schema})
         return _Traced(jaxpr, index, jax.tree.structure(shape), schema, arrays, key, call)
 
     def run(
-        self, room: Schema, traced: _Traced, *, should_write: Any = None
+        self, schema: Schema, traced: _Traced, *, should_write: Any = None
     ) -> tuple[StepState, Any]:
         """`(what the step logs, what the function returns)`.
 
         Args:
-            room: what there is room for.
-            traced: the program, of `trace`.
+            schema: what the logs have room for.
+            traced: what `trace` returned.
             should_write: whether the step is written, bool, shape (); None for always.
 
         Raises:
-            SchemaMismatchError: it logs something else.
+            SchemaMismatchError: the program logs something else.
         """
         try:
-            _check_room(room, traced.schema)
+            _check_room(schema, traced.schema)
         except SchemaMismatchError:
-            # Whoever grows the logs calls again at once; the function is not traced twice.
+            # The caller grows the logs and calls again with the same arguments. Keep the program
+            # for that call, so that the function is not traced twice, unless it holds tracers of
+            # the trace that this error ends.
             if not any(isinstance(const, Tracer) for const in traced.jaxpr.consts):
-                self._handover = (traced.key, traced._replace(arrays=(), call=None))
+                self._mismatched = traced._replace(arrays=(), call=None)
             raise
-        outs, state = Interpreter(room, traced.index, should_write).run(traced.jaxpr, traced.arrays)
+        interpreter = Interpreter(schema, traced.log_index, should_write)
+        outs, state = interpreter.run(traced.jaxpr, traced.arrays)
         out = jax.tree.unflatten(traced.out_tree, outs)
         return state, out if traced.call is None else traced.call.close(out)
 
 
-def _warn_of_lost(names: set[str]) -> None:
+def _warn_of_dropped(names: set[str]) -> None:
     if names:
         warnings.warn(
             f"{sorted(names)} {'are' if len(names) > 1 else 'is'} logged in code that the step's "
@@ -224,14 +264,14 @@ def _warn_of_lost(names: set[str]) -> None:
         )
 
 
-def _check_room(room: Schema, needed: Schema) -> None:
-    if room.join(needed) == room:
+def _check_room(schema: Schema, needed: Schema) -> None:
+    if schema.join(needed) == schema:
         return
-    have, want = {e.name: e for e in room}, {e.name: e for e in needed}
+    have, want = {e.name: e for e in schema}, {e.name: e for e in needed}
     new = [name for name in want if name not in have]
     gone = [name for name in have if name not in want and have[name] != have[name].optional()]
     other = [name for name in want if name in have and have[name].join(want[name]) != have[name]]
-    said = [
+    differences = [
         f"{text} {', '.join(map(repr, names))}"
         for text, names in (
             ("now logs", new),
@@ -241,8 +281,8 @@ def _check_room(room: Schema, needed: Schema) -> None:
         if names
     ]
     raise SchemaMismatchError(
-        f"the logs given to this captured function do not fit it: it {' and '.join(said)}; start "
-        f"from logs = captured.init(*args) with the arguments it is called with",
+        f"the logs given to this captured function do not fit it: it {' and '.join(differences)}; "
+        f"start from logs = captured.init(*args) with the arguments it is called with",
         needed,
     )
 
@@ -265,7 +305,7 @@ def _is_array(leaf: Any) -> bool:
 def _leading(args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
     """The batch size: the leading dimension of the first array in the batch.
 
-    The batch is what is called so by name, else the last argument that holds an array with axes.
+    The batch is the keyword argument `batch`, else the last argument that holds an array with axes.
     """
     named = [kwargs["batch"]] if "batch" in kwargs else []
     for arg in [*named, *reversed(args), *reversed(list(kwargs.values()))]:
@@ -276,9 +316,10 @@ def _leading(args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
 
 
 def _with_logs(fn: Callable[..., Any]) -> inspect.Signature | None:
-    """The signature with the logs in front: `jax.jit` counts arguments and finds names by it.
+    """The signature of `fn` with the logs in front.
 
-    None where Python knows no signature of `fn`; then `Captured.__call__` stands for itself.
+    `jax.jit` reads it to resolve `static_argnames` and `donate_argnames`. None where Python knows
+    no signature of `fn`; `jax.jit` then reads that of `Captured.__call__`.
     """
     try:
         signature = inspect.signature(fn)

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxlog import capture, log
 from jaxlog.errors import HookError, JaxlogError, LogArgumentError
 from jaxlog.logs import HOOKS, Logs, Options, check_call, check_options, resolve_flags
 from jaxlog.metrics import Mean, Metric
-from jaxlog.tracing import capture, log
 
 HOOK = HOOKS["training_step"]
 SWITCHES = (

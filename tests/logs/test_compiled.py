@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from jax import lax
 
+from jaxlog import capture, log
 from jaxlog.logs import Logs, Recording
 from jaxlog.metrics import Mean
-from jaxlog.tracing import capture, log
 
 ROWS = 16
 X = np.arange(64, dtype=np.float32)

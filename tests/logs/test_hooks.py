@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jaxlog import capture, hook, log
 from jaxlog.errors import HookError, JaxlogError, LogArgumentError
 from jaxlog.logs import HOOKS
-from jaxlog.tracing import capture, hook, log
 
 X = jnp.arange(4, dtype=jnp.float32)
 

@@ -15,10 +15,10 @@ import pytest
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxlog import capture, log
 from jaxlog.errors import LogArgumentError, SchemaError
 from jaxlog.logs import Logs
 from jaxlog.metrics import Accuracy, Mean
-from jaxlog.tracing import capture, log
 
 ROWS = 4
 KEYS: dict[Any, str] = {"mean": "mean", "sum": "sum", "min": "min", "max": "max"}

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from jax import lax
 
+from jaxlog import capture, log
 from jaxlog.logs import Logs
 from jaxlog.metrics import Accuracy, Mean
-from jaxlog.tracing import capture, log
 
 X = np.array([0.5, 1.5, -2.0, 4.0], np.float32)
 WEIGHTS = np.array([1.0, 2.0, 3.0, 2.0], np.float32)

@@ -16,8 +16,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
+from jaxlog import log
 from jaxlog.metrics import Last, Metric, state
-from jaxlog.tracing import log
 
 Fn = Callable[[Any], Any]  # a float32 number to a float32 number
 BOUND = 2.0

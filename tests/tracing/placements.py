@@ -17,8 +17,8 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from jaxlog import log
 from jaxlog.metrics import Accuracy, Mean
-from jaxlog.tracing import log
 
 MASK_ABOVE = 2.1
 

@@ -12,8 +12,8 @@ import pytest
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxlog import capture, log_gradient
 from jaxlog.errors import LogArgumentError
-from jaxlog.tracing import capture, log_gradient
 
 X = np.arange(1, 5, dtype=np.float32)
 NORM = float(np.linalg.norm(6 * X))  # d/dy sum(y**2) at y = 3x

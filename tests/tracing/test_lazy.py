@@ -13,9 +13,9 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 import jaxlog
+from jaxlog import capture, hook, log
 from jaxlog.errors import HookError, LogArgumentError
 from jaxlog.logs import Recording, decode_rows
-from jaxlog.tracing import capture, hook, log
 from tests.tracing.placements import PLACEMENTS
 from tests.tracing.test_transforms import REDUCTIONS
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from jax import lax
 
+from jaxlog import capture, hook, log, log_dict
 from jaxlog.errors import HookError, JaxlogError, LogArgumentError, SchemaError
 from jaxlog.logs import Options
 from jaxlog.metrics import Accuracy, Mean, Metric, state
-from jaxlog.tracing import capture, hook, log, log_dict
 
 X = jnp.arange(1, 5, dtype=jnp.float32)
 

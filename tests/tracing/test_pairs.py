@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxlog import capture, log_gradient
 from jaxlog.logs import Column, Schema, StepState
-from jaxlog.tracing import capture, log_gradient
 from tests.tracing.combinators import BOUND, REDUCTIONS, WRAPPERS, Fn, emit
 
 STEPS = (1.5, 2.25)

@@ -15,9 +15,9 @@ import pytest
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxlog import capture, log
 from jaxlog.errors import SchemaError
 from jaxlog.metrics import Accuracy, Last
-from jaxlog.tracing import capture, log
 
 X = np.arange(16, dtype=np.float32)
 SHARDS = X.reshape(4, 4)  # along the axis "a"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlog.tracing import capture
+from jaxlog import capture
 from tests.tracing.placements import MASK_ABOVE, PLACEMENTS, Emitted, Placement, cached
 
 ROWS = 4
