@@ -143,7 +143,7 @@ def log_dict(
         **options: as in `log`.
 
     Raises:
-        LogArgumentError: `mapping` is no mapping, or holds something that cannot be logged.
+        LogArgumentError: `mapping` is not a mapping, or holds something that cannot be logged.
         HookError: the hook around the call does not allow it.
 
     Example:

@@ -107,7 +107,7 @@ def test_a_value_that_is_no_number(case: str) -> None:
 
 
 def test_a_random_key() -> None:
-    parts = ("<random key>", "no number", "jax.random.normal(key)")
+    parts = ("<random key>", "not a number", "jax.random.normal(key)")
     refused(LogArgumentError, "log('v', ", *parts, value=jax.random.key(0))
 
 

@@ -287,9 +287,9 @@ def test_which_shards_count(varying: Any, options: Any, want: list[list[bool]]) 
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        ("c", r"the mesh axes here are \['a', 'b'\], and \['c'\] is none of them"),
-        (("a", "c"), r"\['c'\] is none of them"),
-        ((0, 1), r"\[0, 1\] is none of them"),
+        ("c", r"the mesh axes here are \['a', 'b'\], and \['c'\] is not among them"),
+        (("a", "c"), r"\['c'\] is not among them"),
+        ((0, 1), r"\[0, 1\] is not among them"),
         (((0, 1), (2,)), "hold each of the 4 shards once"),
         (((0, 1), (1, 2, 3)), "hold each of the 4 shards once"),
         ((("a",), 0), "hold each of the 4 shards once"),
