@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 import jaxlog
-from jaxlog.storage.block import Block
+from jaxlog.storage import Block
 
 REPEATS = 5
 HERE = pathlib.Path(__file__).parent

@@ -17,7 +17,7 @@ from flax import nnx
 
 from jaxlog.errors import LogArgumentError
 from jaxlog.interop.sown import log_values
-from jaxlog.tracing.libraries import Call, Library
+from jaxlog.tracing import Call, Library
 
 __all__ = ["NNX", "log_sown"]
 

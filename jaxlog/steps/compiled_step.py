@@ -24,9 +24,9 @@ from jaxlog.steps.shifted_arguments import (
 )
 from jaxlog.steps.stage import Stage
 from jaxlog.tracing import Captured
-from jaxlog.tracing.capture import SchemaMismatchError
-from jaxlog.tracing.libraries import transform_for
-from jaxlog.tracing.placement import place_recording, placement_of
+from jaxlog.tracing import SchemaMismatchError
+from jaxlog.tracing import transform_for
+from jaxlog.tracing import place_recording, placement_of
 from jaxlog.windows import Segment
 
 __all__ = ["CompiledStep"]
@@ -116,6 +116,19 @@ class CompiledStep(Generic[P, R]):
             stage.add_segment(self.take())
         return out
 
+    def lower(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """The step's program for these arguments, lowered, as `jax.jit(fn).lower` gives it.
+
+        For `.compile()`, `.as_text()` and `.cost_analysis()`; it runs nothing and needs no phase.
+        """
+        if self._recording is None:
+            self._begin(args, kwargs)
+        try:
+            return self._compiled.lower(self._with_should_write(should_write=True), *args, **kwargs)
+        except SchemaMismatchError as mismatch:
+            self._grow(mismatch.needed)
+            return self._compiled.lower(self._with_should_write(should_write=True), *args, **kwargs)
+
     # ---- the compiled function ------------------------------------------------------------------
 
     def _begin(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -125,15 +138,19 @@ class CompiledStep(Generic[P, R]):
         self._placement = placement_of(jax.tree.leaves((args, kwargs)))
         self._recording = self._fresh()
 
-    def _with_should_write(self) -> _Arrays:
-        """The recording, told whether this step is written if a lazy value asks for that."""
+    def _with_should_write(self, *, should_write: bool | None = None) -> _Arrays:
+        """The recording, told whether this step is written if a lazy value asks for that.
+
+        Args:
+            should_write: whether it is; None asks the stage.
+        """
         assert self._recording is not None  # made before the first call
         if not self.schema.lazy:
             return self._recording
-        should_write = np.asarray(self._stage.should_write)
+        is_written = np.asarray(self._stage.should_write if should_write is None else should_write)
         here = (self._num_devices_here,) if self._is_pmapped else ()
         ((version, arrays),) = self._recording.items()
-        return {version: (*arrays[:-1], np.broadcast_to(should_write, here))}
+        return {version: (*arrays[:-1], np.broadcast_to(is_written, here))}
 
     def _compile(self, count: int) -> Any:
         """The step with its recording in front, compiled for calls with `count` arguments."""

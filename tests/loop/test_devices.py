@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import pathlib
-import re
 import socket
 import subprocess
 import sys
@@ -21,8 +20,6 @@ import jaxlog
 from tests.counting import counted_compiles
 from tests.loop import device_modes
 from tests.loop.device_modes import EPOCHS, MODES, SHARDS, expected, mesh_of, run
-
-COLLECTIVE = re.compile(r"= \S+ (all-\w+|reduce-scatter|collective-\w+)\(")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -96,31 +93,6 @@ def test_which_shards_speak(mode: str) -> None:
 
 
 # ---- what it costs ------------------------------------------------------------------------------
-
-
-def collectives(step: Any, *args: Any) -> list[str]:
-    return COLLECTIVE.findall(str(jax.jit(step).lower(*args).compile().as_text()))
-
-
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-def test_logging_adds_no_collective_to_the_step(kind: AxisType) -> None:
-    mesh = mesh_of(kind)
-    around = {"mesh": mesh, "in_specs": (device_modes.WHOLE, device_modes.SPLIT)}
-
-    def body(w: jax.Array, x: Any) -> jax.Array:
-        device_modes.log_all(x, x > 0, w)
-        return w + jax.lax.pmean(x.mean(), device_modes.AXIS)
-
-    step = jax.shard_map(body, **around, out_specs=device_modes.WHOLE)
-    w = device_modes.whole(np.zeros((), np.float32), mesh, device_modes.WHOLE)
-    x = device_modes.whole(device_modes.X[0], mesh, device_modes.SPLIT)
-    loop = jaxlog.Loop(False, progress_bar=False)
-    train_step = loop.training_step(step)
-    with loop:
-        for batch in loop.train([x]):
-            train_step(w, batch)
-        logging = collectives(train_step._compiled, train_step._recording, w, x)
-    assert logging == collectives(step, w, x) == ["all-reduce"]
 
 
 def test_a_sharded_step_compiles_once() -> None:

@@ -1,4 +1,8 @@
-"""The compiled step: the ring buffer is written in place by one update; nothing else is added."""
+"""The compiled step: the ring buffer is written in place by one update; nothing else is added.
+
+The only tests of the loop that read the text of an optimized program. They pin what speed depends
+on; if a new XLA writes it differently, mend the patterns here.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 import jaxlog
 from jaxlog.loop import Dispatcher
+from tests.loop import device_modes
+from tests.loop.device_modes import mesh_of
 from tests.loop.rig import loop_of
 
 ROWS = 64
+COLLECTIVE = re.compile(r"= \S+ (all-\w+|reduce-scatter|collective-\w+)\(")
 
 
 def logging(count: int, **options: Any) -> Callable[[Any, Any], Any]:
@@ -35,7 +43,7 @@ def compiled(count: int, **options: Any) -> str:
     w, x = jnp.ones(4), jnp.ones(4)
     for batch in loop.train([x]):
         w = step(w, batch)
-    return step._compiled.lower(step._recording, w, x).compile().as_text()
+    return step.lower(w, x).compile().as_text()
 
 
 def spec_of(program: str) -> list[str]:
@@ -82,7 +90,30 @@ def test_a_step_hands_the_device_two_arrays_however_many_metrics(count: int) -> 
     w = jnp.ones(4)
     for batch in loop.train([w]):
         step(w, batch)
-    assert len(jax.tree.leaves(step._recording)) == 2
+    arguments, _ = step.lower(w, w).args_info
+    assert len(jax.tree.leaves(arguments)) == 2 + 2
+
+
+def collectives(lowered: Any) -> list[str]:
+    return COLLECTIVE.findall(lowered.compile().as_text())
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_logging_adds_no_collective_to_the_step(kind: AxisType) -> None:
+    mesh = mesh_of(kind)
+    around = {"mesh": mesh, "in_specs": (device_modes.WHOLE, device_modes.SPLIT)}
+
+    def body(w: jax.Array, x: Any) -> jax.Array:
+        device_modes.log_all(x, x > 0, w)
+        return w + jax.lax.pmean(x.mean(), device_modes.AXIS)
+
+    step = jax.shard_map(body, **around, out_specs=device_modes.WHOLE)
+    w = device_modes.whole(np.zeros((), np.float32), mesh, device_modes.WHOLE)
+    x = device_modes.whole(device_modes.X[0], mesh, device_modes.SPLIT)
+    loop = jaxlog.Loop(False, progress_bar=False)
+    train_step = loop.training_step(step)
+    assert collectives(train_step.lower(w, x)) == ["all-reduce"]
+    assert collectives(jax.jit(step).lower(w, x)) == ["all-reduce"]
 
 
 def test_a_hook_without_listeners_is_not_dispatched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +129,7 @@ def test_a_hook_without_listeners_is_not_dispatched(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_work_on_a_window_does_not_grow_with_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jaxlog.logs.decode import Column
+    from jaxlog.logs import Column
 
     decoded: list[tuple[int, ...]] = []
     values = Column.step_values
