@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 
 from jaxlog.logs.packing import unpack_host
-from jaxlog.logs.reduce import REDUCTIONS, mean_terms
+from jaxlog.logs.reduce import mean_terms
 from jaxlog.logs.schema import KeySpec, Schema
 
 __all__ = ["Column", "decode_rows"]
@@ -58,7 +58,7 @@ class Column:
         if "raw" in self.state or "value" in self.state:
             raw = self.state.get("raw", self.state.get("value"))
             values = np.asarray(raw, np.float64)
-        elif self.spec.options.reduce_fx == "mean":
+        elif self.spec.options.reduction.weighted:
             numerators, denominators = self.means(batch_sizes)
             with np.errstate(divide="ignore", invalid="ignore"):
                 values = numerators / denominators
@@ -72,7 +72,7 @@ class Column:
         Args:
             batch_sizes: the batch size of each step, shape `(n,)`.
         """
-        if self.spec.metric is None and self.spec.options.reduce_fx == "mean":
+        if self.spec.metric is None and self.spec.options.reduction.weighted:
             return self.means(batch_sizes)[1]
         sizes, present = np.asarray(batch_sizes, np.float64), self.present()
         return sizes if present.ndim == 1 else np.broadcast_to(sizes[:, None], present.shape)
@@ -111,7 +111,7 @@ class Column:
         if not found.state:
             return found
         present, state = found.present(), found._wide()
-        reduction = REDUCTIONS[spec.options.reduce_fx]
+        reduction = spec.options.reduction
         if spec.metric is not None:
             return Column(spec, {"units": present.sum(axis=0)})
         if not reduction.weighted:

@@ -58,7 +58,7 @@ def scalar_fields(
         optional: whether a step may log nothing.
     """
     units = (Field("units", "int32"),)
-    if reduce_fx != "mean":
+    if not REDUCTIONS[reduce_fx].weighted:
         return (Field(reduce_fx, dtype), *(units if optional else ()))
     total = "float64" if dtype.endswith("64") else "float32"
     weight = (Field("weight", total),)

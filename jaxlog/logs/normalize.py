@@ -18,7 +18,7 @@ from jax.core import Tracer
 from jaxlog.logs.accumulator_state import strong
 from jaxlog.logs.fields import Field, scalar_fields
 from jaxlog.logs.options import Options
-from jaxlog.logs.reduce import REDUCTIONS
+from jaxlog.logs.reduce import Reduction
 from jaxlog.logs.schema import KeySpec, LeafSpec
 from jaxlog.metrics import Metric
 
@@ -112,8 +112,8 @@ def normalize_call(
     if present is None:
         number = number.reshape(())
     elif number.ndim or present.ndim:
-        number, weight, present = _fold_masked(number, present, options.reduce_fx)
-    if options.reduce_fx != "mean":
+        number, weight, present = _fold_masked(number, present, options.reduction)
+    if not options.reduction.weighted:
         weight = None
     dtype, weighted, masked = str(number.dtype), weight is not None, present is not None
     call = LogCall(name, options, dtype, weighted=weighted, masked=masked, constant=constant)
@@ -175,18 +175,17 @@ def _as_weight(batch_size: Any) -> jax.Array:
 
 
 def _fold_masked(
-    value: jax.Array, mask: jax.Array, reduce_fx: str
+    value: jax.Array, mask: jax.Array, reduction: Reduction
 ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
     """An array under its mask as one value, its weight, and whether the mask keeps any element."""
     shape = np.broadcast_shapes(mask.shape, value.shape)
     mask = jnp.broadcast_to(mask, shape)
     value = jnp.broadcast_to(value, shape)
     present = mask.any()
-    if reduce_fx == "mean":
+    if reduction.weighted:
         dtype = "float64" if value.dtype.itemsize == 8 else "float32"
         count = mask.sum(dtype=dtype)
         total = jnp.sum(strong(value, dtype), where=mask)
         return total / jnp.maximum(count, jnp.ones((), dtype)), count, present
-    reduction = REDUCTIONS[reduce_fx]
     nothing = jnp.full((), reduction.identity(value.dtype), value.dtype)
     return reduction.fold(jnp.where(mask, value, nothing)), None, present

@@ -76,7 +76,7 @@ class KeySpec:
     @property
     def weighs_by_batch(self) -> bool:
         """Whether it is a mean that needs the batch size as a weight."""
-        return self.metric is None and self.options.reduce_fx == "mean" and _split(self)[0]
+        return self.metric is None and self.options.reduction.weighted and _split(self)[0]
 
     def field(self, name: str) -> Field | None:
         """The field of that name, if this spec has it."""
@@ -143,14 +143,13 @@ def check_same_options(name: str, a: Options, b: Options) -> None:
 
 
 def _join_fields(a: KeySpec, b: KeySpec, *, repeated: bool) -> tuple[Field, ...]:
-    reduce_fx = a.options.reduce_fx
     counts = ("units", "weight")
     dtypes = {field.dtype for spec in (a, b) for field in spec.fields if field.name not in counts}
     dtype = dtypes.pop() if len(dtypes) == 1 else wider(dtypes)
     names = {field.name for spec in (a, b) for field in spec.fields}
-    if reduce_fx != "mean":
+    if not a.options.reduction.weighted:
         return scalar_fields(
-            reduce_fx, dtype, weighting="batch", repeated=True, optional="units" in names
+            a.options.reduce_fx, dtype, weighting="batch", repeated=True, optional="units" in names
         )
     both = [_split(spec) for spec in (a, b)]
     by_batch = any(batch for batch, _ in both)

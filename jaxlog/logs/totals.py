@@ -75,7 +75,7 @@ def _scale(pair: Pair, factor: jax.Array) -> Pair:
 
 def _sums(spec: KeySpec) -> tuple[str, ...]:
     """The names of the compensated sums that a spec needs; none for an extremum."""
-    reduction = REDUCTIONS[spec.options.reduce_fx]
+    reduction = spec.options.reduction
     return ("num", "den") if reduction.weighted else ("num",) if reduction.adds else ()
 
 
@@ -200,7 +200,7 @@ def _side_by_side(group: LayoutGroup, state: dict[str, AccumulatorState]) -> Acc
 
 def _step(group: LayoutGroup, state: AccumulatorState, batch_size: float) -> Totals:
     spec = group.first
-    reduction = REDUCTIONS[spec.options.reduce_fx]
+    reduction = spec.options.reduction
     if not reduction.weighted:
         value = state[reduction.name]
         return {"num": _pair(value)} if reduction.adds else {reduction.name: value}

@@ -39,7 +39,7 @@ def numbers(state: dict[str, Any]) -> dict[str, float]:
     return {field: float(value) for field, value in state.items()}
 
 
-def test_weights_of_both_kinds_go_to_cells_of_their_own() -> None:
+def test_weights_of_both_kinds_go_to_separate_fields() -> None:
     mixed = spec("mean", weights=(None, 1.0))
     state = neutral(mixed)
     for value, weight in zip(VALUES, WEIGHTS, strict=True):

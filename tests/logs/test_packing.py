@@ -135,7 +135,7 @@ def test_offsets_count_words() -> None:
 
 @functools.cache
 def _one_step(fx: Any) -> Any:
-    # A mean's numerator is a float; the greatest value stands in its own dtype.
+    # A mean's numerator is a float; the greatest value keeps its own dtype.
     return jax.jit(lambda x: Logs.empty(rows=1).log("v", x, reduce_fx=fx).advance())
 
 
