@@ -1,4 +1,4 @@
-"""`jaxlog.__all__` is what `import jaxlog` shows, and each name says with an example what it is."""
+"""`jaxlog.__all__` lists what `import jaxlog` shows; each name has a docstring and an example."""
 
 from __future__ import annotations
 import __future__
@@ -32,7 +32,7 @@ def test_all_is_what_the_package_shows() -> None:
     assert NAMES
 
 
-def test_no_name_stands_twice() -> None:
+def test_no_name_is_listed_twice() -> None:
     assert len(set(NAMES)) == len(NAMES)
 
 
