@@ -12,8 +12,7 @@ from flax.core import axes_scan
 
 from jaxlog.errors import CaptureError, LogArgumentError
 from jaxlog.interop.sown import log_values
-from jaxlog.tracing import is_captured, silent
-from jaxlog.tracing import Library
+from jaxlog.tracing import Library, is_captured, silent
 
 __all__ = ["Linen", "log_sown"]
 

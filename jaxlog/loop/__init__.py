@@ -15,7 +15,8 @@ count, start copies, take in what has arrived.
 
 `Loop` is only the face. It is composed of:
 
-- `Driver` (`driver.py`): counters and open scopes, a state machine.
+- `Driver` (`driver.py`): counters, phases and batches, over the open scopes of `scopes.py`, a state
+  machine.
 - `Dispatcher` (`dispatch.py`): which callbacks listen to which hook.
 - `HostLog` (`host_log.py`): `loop.log` and its siblings, checked and sent to the batch, the phase
   or the queue that they belong to.

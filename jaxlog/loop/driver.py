@@ -1,18 +1,13 @@
 """`Driver`: the loop as a state machine: epochs, phases and batches, from first hook to last.
 
-What is open is a list of scopes, the outermost first: the training around `epochs` (the fit), a
-sanity check, a phase. The user's `for` statements drive them. A scope is OPEN while its iterator
-runs. When the iterator is closed early, by `break` or by an error, the driver cannot yet know which
-of the two it was, and an exception raised there would go nowhere; so the scope becomes LEFT, and
-`run_deferred`, with which every later move begins, runs its last hooks. An error that leaves the
-loop's `with` block comes before any later move, and then no such hook runs.
+The user's `for` statements drive it: each iterator of the loop is a generator here. What is open is
+in `scopes.py`. Every move of the loop begins with `run_deferred`, which ends the scopes that the
+user has left.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import enum
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -24,56 +19,15 @@ from jaxlog.loop import checkpoint
 from jaxlog.loop.dispatch import Dispatcher
 from jaxlog.loop.fetch import Fetcher, PhaseEnd
 from jaxlog.loop.loaders import Loader
+from jaxlog.loop.scopes import LoopState, Scope, ScopeKind, Scopes, ScopeState
 from jaxlog.steps import Stage
 from jaxlog.windows import Phase, Settings, loader_suffix
 
-__all__ = ["Driver", "LoopState"]
+__all__ = ["Driver"]
 
 T = TypeVar("T")
 _STAGES = ("train", "validate", "test")
 _PREFIX = {"train": "on_train", "validate": "on_validation", "test": "on_test"}
-
-
-class LoopState(enum.Enum):
-    """Whether the loop can be used."""
-
-    OPEN = enum.auto()
-    INTERRUPTED = enum.auto()  # an error is leaving its `with` block: no more hooks run
-    CLOSED = enum.auto()
-
-
-class ScopeState(enum.Enum):
-    """How far a scope is; see the module."""
-
-    OPEN = enum.auto()
-    LEFT = enum.auto()
-    ENDING = enum.auto()  # its last hooks run; scopes around it wait
-
-
-class ScopeKind(enum.Enum):
-    """What a scope is the run of."""
-
-    EPOCHS = enum.auto()  # the fit of `loop.epochs`
-    IMPLICIT_FIT = enum.auto()  # the fit of a `loop.train` outside of `epochs`
-    SANITY_CHECK = enum.auto()
-    PHASE = enum.auto()
-
-
-@dataclasses.dataclass(eq=False)
-class Scope:
-    """Something that is open.
-
-    Attributes:
-        kind: what it is.
-        state: how far it is.
-        stage: the stage of a phase.
-        end: `(step, wall time)` at which a phase that was left had ended.
-    """
-
-    kind: ScopeKind
-    state: ScopeState = ScopeState.OPEN
-    stage: Stage | None = None
-    end: tuple[int, float] | None = None
 
 
 class Driver:
@@ -108,7 +62,7 @@ class Driver:
         self._dispatcher = dispatcher
         self._is_alone = jax.process_count() == 1
         self._train = self.stages["train"]
-        self._scopes: list[Scope] = []
+        self._scopes = Scopes()
         self._resumed: Mapping[str, Any] | None = None
 
     # ---- what is open ---------------------------------------------------------------------------
@@ -116,8 +70,7 @@ class Driver:
     @property
     def running(self) -> Stage | None:
         """The stage of the innermost phase whose iterator runs."""
-        phases = (s for s in reversed(self._scopes) if s.kind is ScopeKind.PHASE)
-        return next((s.stage for s in phases if s.state is ScopeState.OPEN), None)
+        return self._scopes.running
 
     @property
     def training_batch(self) -> Stage | None:
@@ -127,26 +80,7 @@ class Driver:
     @property
     def sanity_checking(self) -> bool:
         """Whether validation runs whose values are not kept."""
-        return any(scope.kind is ScopeKind.SANITY_CHECK for scope in self._scopes)
-
-    @property
-    def in_fit(self) -> bool:
-        """Whether training has begun and its last hooks have not."""
-        fit = self._fit
-        return fit is not None and fit.state is not ScopeState.ENDING
-
-    @property
-    def _fit(self) -> Scope | None:
-        kinds = (ScopeKind.EPOCHS, ScopeKind.IMPLICIT_FIT)
-        return next((scope for scope in self._scopes if scope.kind in kinds), None)
-
-    def _unended_stages(self) -> list[Stage]:
-        """The stages of phases that are open or left, the outermost first."""
-        return [
-            scope.stage
-            for scope in self._scopes
-            if scope.stage is not None and scope.state is not ScopeState.ENDING
-        ]
+        return self._scopes.in_sanity_check
 
     def _check_open(self) -> None:
         if self.state is LoopState.CLOSED:
@@ -154,7 +88,7 @@ class Driver:
 
     def _check_not_running(self, stage: Stage) -> None:
         self._check_open()
-        if any(s.stage is stage and s.state is ScopeState.OPEN for s in self._scopes):
+        if self._scopes.is_running(stage):
             raise LoopError(
                 f"loop.{stage.name}(...) inside a loop.{stage.name}(...) that still runs; "
                 f"finish the first, or leave it with break"
@@ -172,7 +106,7 @@ class Driver:
                 f"finish that first, or leave it with break"
             )
         self._end_implicit_fit()
-        if self._fit is not None:
+        if self._scopes.fit is not None:
             raise LoopError("loop.epochs(...) inside another loop.epochs(...): one at a time")
         fit = self._begin_fit(ScopeKind.EPOCHS, num_epochs=count)
         try:
@@ -189,22 +123,21 @@ class Driver:
             fit.state = ScopeState.LEFT
             raise
         except BaseException:
-            self._remove(fit)
+            self._scopes.remove(fit)
             raise
         finally:
             self.num_epochs = None
         self._end_fit(fit)
 
     def _begin_fit(self, kind: ScopeKind, *, num_epochs: int | None = None) -> Scope:
-        fit = Scope(kind)
-        self._scopes.insert(0, fit)
+        fit = self._scopes.open(kind)
         self.num_epochs = num_epochs
         try:
             self._dispatcher.dispatch("on_fit_start")
             self._open_phase(self._train)
             self._dispatcher.dispatch("on_train_start")
         except BaseException:
-            self._remove(fit)
+            self._scopes.remove(fit)
             self.num_epochs = None
             raise
         return fit
@@ -220,11 +153,11 @@ class Driver:
             self._dispatcher.dispatch("on_train_end")
             self._dispatcher.dispatch("on_fit_end")
         finally:
-            self._remove(fit)
+            self._scopes.remove(fit)
 
     def _end_implicit_fit(self) -> None:
         """Ends what a `train` outside of `epochs` began."""
-        fit = self._fit
+        fit = self._scopes.fit
         if fit is not None and fit.kind is ScopeKind.IMPLICIT_FIT and self.running is None:
             self._end_fit(fit)
 
@@ -248,7 +181,7 @@ class Driver:
         self._dispatcher.dispatch("on_train_epoch_end")
         self.finalize("train")
         self.current_epoch += 1
-        if self.in_fit:
+        if self._scopes.in_fit:
             self._open_phase(self._train)
 
     def _warn_if_nothing_written(self) -> None:
@@ -269,9 +202,9 @@ class Driver:
         self.run_deferred()
         stage = self._train
         self._check_not_running(stage)
-        if not self.in_fit:
+        if not self._scopes.in_fit:
             self._begin_fit(ScopeKind.IMPLICIT_FIT)
-        fit, phase = self._fit, stage.phase
+        fit, phase = self._scopes.fit, stage.phase
         if fit is not None and fit.kind is ScopeKind.IMPLICIT_FIT:
             self._end_epoch(trained=True)
             phase = stage.phase
@@ -295,7 +228,7 @@ class Driver:
             self._end_implicit_fit()
         self._fetch_open()
         self.finalize(name)
-        if name == "test" and self._fit is None:
+        if name == "test" and self._scopes.fit is None:
             self.sync()
             self._fetcher.latest.clear()
         prefix = _PREFIX[name]
@@ -313,8 +246,7 @@ class Driver:
         self.run_deferred()
         if self.running is not None:
             raise LoopError("loop.sanity_check(...) inside a phase; call it before training")
-        check = Scope(ScopeKind.SANITY_CHECK)
-        self._scopes.append(check)
+        check = self._scopes.open(ScopeKind.SANITY_CHECK)
         try:
             self._dispatcher.dispatch("on_sanity_check_start")
             yield from self.evaluate("validate", loaders)
@@ -322,13 +254,13 @@ class Driver:
             check.state = ScopeState.LEFT
             raise
         except BaseException:
-            self._remove(check)
+            self._scopes.remove(check)
             raise
         self._end_sanity_check(check)
 
     def _end_sanity_check(self, check: Scope) -> None:
         self.finalize("validate")
-        self._remove(check)
+        self._scopes.remove(check)
         self._dispatcher.dispatch("on_sanity_check_end")
 
     def _open_phase(self, stage: Stage) -> Phase:
@@ -347,8 +279,7 @@ class Driver:
     @contextlib.contextmanager
     def _running(self, stage: Stage) -> Iterator[None]:
         """The scope of a phase; its last hooks run unless an error leaves it."""
-        scope = Scope(ScopeKind.PHASE, stage=stage)
-        self._scopes.append(scope)
+        scope = self._scopes.open(ScopeKind.PHASE, stage)
         try:
             yield
         except GeneratorExit:
@@ -358,7 +289,7 @@ class Driver:
             raise
         except BaseException:
             if self.state is not LoopState.CLOSED:
-                self._remove(scope)
+                self._scopes.remove(scope)
                 _phase_of(stage).end = self._end_of(stage)
                 self.fetch(stage)
             raise
@@ -379,7 +310,7 @@ class Driver:
                 self._dispatch_evaluation(f"{_PREFIX[stage.name]}_epoch_end")
                 self._dispatch_evaluation(f"{_PREFIX[stage.name]}_end")
         finally:
-            self._remove(scope)
+            self._scopes.remove(scope)
 
     def _dispatch_evaluation(self, hook: str, *args: Any) -> None:
         """Calls an evaluation hook; in a sanity check there is nothing for callbacks to see."""
@@ -389,30 +320,18 @@ class Driver:
     def run_deferred(self) -> None:
         """Ends, with their hooks, the scopes that were left; the innermost first.
 
-        Hooks read the loop, which calls this again. A scope that is ending holds up those around
-        it, so their hooks run after its own.
+        Hooks read the loop, which calls this again.
         """
         if self.state is LoopState.INTERRUPTED:
             return
-        while self._scopes:
-            for scope in reversed(self._scopes):
-                if scope.state is ScopeState.LEFT:
-                    break
-                if scope.state is ScopeState.ENDING:
-                    return
-            else:
-                return
+        while (scope := self._scopes.next_left()) is not None:
             if scope.kind is ScopeKind.PHASE:
                 self._end_phase(scope)
             elif scope.kind is ScopeKind.SANITY_CHECK:
                 self._end_sanity_check(scope)
             else:
                 self._end_fit(scope)
-                self._remove(scope)
-
-    def _remove(self, scope: Scope) -> None:
-        if scope in self._scopes:
-            self._scopes.remove(scope)
+                self._scopes.remove(scope)
 
     # ---- batches --------------------------------------------------------------------------------
 
@@ -467,7 +386,7 @@ class Driver:
     @property
     def last_finished_step(self) -> int:
         """The x value of epoch values: the last step that ran; outside of a fit the next one."""
-        if not self.in_fit:
+        if not self._scopes.in_fit:
             return self.global_step
         stage = self._train
         is_running = (stage.in_batch and stage.calls > 0) or stage.group > 0
@@ -500,7 +419,7 @@ class Driver:
 
     def _fetch_open(self) -> None:
         """Queues what open phases have logged, so that rows are written in order of their steps."""
-        for stage in self._unended_stages():
+        for _, stage in self._scopes.unended():
             self.fetch(stage)
 
     def finalize(self, name: str) -> None:
@@ -546,10 +465,7 @@ class Driver:
 
     def _abandon(self) -> None:
         """Ends every phase as it is, without hooks: what was logged is kept."""
-        for scope in reversed(self._scopes):
-            stage = scope.stage
-            if stage is None or scope.state is ScopeState.ENDING:
-                continue
+        for scope, stage in reversed(list(self._scopes.unended())):
             if stage.in_batch:
                 self._end_batch(stage, self.dataloader_idx)
             self._queue_window(stage)

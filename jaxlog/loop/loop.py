@@ -16,11 +16,12 @@ from jaxlog.loggers import CSVLogger, PerLane, TensorBoardLogger, adapt
 from jaxlog.logs import LogOptions, NanPolicy, find_hook, takes_options
 from jaxlog.loop.cost import Cost
 from jaxlog.loop.dispatch import Dispatcher
-from jaxlog.loop.driver import Driver, LoopState
+from jaxlog.loop.driver import Driver
 from jaxlog.loop.fetch import Fetcher
 from jaxlog.loop.host_log import HostLog
 from jaxlog.loop.loaders import Loader, iterable, loaders_of
 from jaxlog.loop.progress_values import ProgressValues
+from jaxlog.loop.scopes import LoopState
 from jaxlog.progress import TqdmProgressBar
 from jaxlog.steps import StepDecorator
 from jaxlog.windows import NonFinite, Settings, check_count, lane_names

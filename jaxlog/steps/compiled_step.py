@@ -23,10 +23,13 @@ from jaxlog.steps.shifted_arguments import (
     unwrapped,
 )
 from jaxlog.steps.stage import Stage
-from jaxlog.tracing import Captured
-from jaxlog.tracing import SchemaMismatchError
-from jaxlog.tracing import transform_for
-from jaxlog.tracing import place_recording, placement_of
+from jaxlog.tracing import (
+    Captured,
+    SchemaMismatchError,
+    place_recording,
+    placement_of,
+    transform_for,
+)
 from jaxlog.windows import Segment
 
 __all__ = ["CompiledStep"]

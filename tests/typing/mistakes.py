@@ -102,7 +102,6 @@ jaxlog.log("x", 1.0, reduce_fx="median")  # error: reportArgumentType
 jaxlog.log("x", 1.0, nan_policy="ignore")  # error: reportArgumentType
 jaxlog.Loop(nan_policy="drop")  # error: reportArgumentType
 jaxlog.EarlyStopping("loss_epoch", mode="smallest")  # error: reportArgumentType
-jaxlog.capture(sgd, hook="train_step")  # error: reportArgumentType
 
 # 4. A number as text, in a constructor.
 jaxlog.Loop(log_every_n_steps="50")  # error: reportArgumentType
