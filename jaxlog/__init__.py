@@ -1,25 +1,28 @@
 """jaxlog: logging for JAX and Flax, from anywhere in a compiled step to event files.
 
-The house, top to bottom; imports point down only::
+The rooms, top to bottom; a room imports only from rooms below it::
 
-    testing/    tests to inherit
+    testing/    suites to inherit: MetricLaws, LoggerContract
     demo.py     the demonstration: a Flax model on real digits
     interop/    Flax, and one file an optional dependency
+    loop/       HOST    the face, the driver of phases and hooks, the queue to the loggers
+    progress/   HOST    bars
+    callbacks/  HOST    Callback, the view of a loop that it gets, callbacks that ship
+    steps/      DEVICE  a user's function captured and compiled, its recording threaded out of sight
+    windows/    HOST    a fetched window to rows and epoch values; numpy, of JAX only jax.tree
+    tracing/    PURE    log, hook, the log primitive, capture, one rule a JAX primitive
+    logs/       PURE    schema (static), Logs and recordings (arrays), options, the decoding of rows
+    metrics/    PURE    metric states and the one table of reductions
     command_line/  I/O  the command jaxlog: event files in a terminal
-    callbacks/  HOST  callbacks that ship
-    loop/       HOST  hooks, phases, windows (the only device-to-host copy), results, callbacks
-    progress/   HOST  bars
-    tracing/    PURE  log, hook, the primitive, capture, one file for control-flow rules
-    logs/       PURE  schema (static) and Logs (arrays)
-    metrics/    PURE  metric states: empty, of, update, merge, compute
-    loggers/    I/O   one file a logger; never sees a jax.Array
-    reading/    I/O   event files back into tables and plots
-    storage/    I/O   event records, event files over fsspec, the background writer
+    loggers/    I/O     one file a logger; never sees a jax.Array
+    reading/    I/O     event files back into tables and plots
+    storage/    I/O     event records, files over fsspec, the background writer
     compat.py   everything that depends on the version of JAX
     errors.py   the exception tree
 
-A value goes down once and never back up: `log` -> the log primitive -> `capture` -> `Logs` -> (one
-copy) -> `Loop` -> loggers -> event files -> `read_scalars`.
+A value goes down once and never back up: `log` -> the log primitive -> `capture` -> a recording on
+the device -> one copy a window -> rows -> loggers -> event files -> `read_scalars`. The page
+"A tour of the internals" follows one.
 """
 
 from importlib.metadata import version as _version
