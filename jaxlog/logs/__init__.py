@@ -3,9 +3,9 @@
 Read in this order::
 
     hooks.py            the table of hooks: what a log call means where it is made
+    reduce.py           the table of reductions, and the weighted mean
     options.py          the options of a log call: declaration, defaults, check
     arguments.py        the other arguments of a log call, checked at trace time
-    reduce.py           the table of reductions, and the weighted mean
     fields.py           the values that a key keeps of one step
     shard_axes.py       values that differ between shards, and which of them count
     schema.py           KeySpec and Schema: all that is known before anything runs

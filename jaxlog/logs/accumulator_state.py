@@ -35,14 +35,15 @@ StepState = dict[str, AccumulatorState]
 
 
 def strong(value: Any, dtype: str) -> jax.Array:
-    """`value` as a strongly typed array of that dtype."""
+    """`value` as an array of that dtype, strongly typed: a weak type would change a scan carry."""
     return lax.convert_element_type(value, jnp.dtype(dtype))
 
 
 def neutral(spec: KeySpec) -> AccumulatorState:
-    """The state of a step that has not logged this spec: `merge(neutral, c) == c`.
+    """The state of a step that has not logged this key; merging it changes nothing.
 
-    They are numpy arrays: constants of a program, and on the host no program at all.
+    Its arrays are numpy arrays: a traced program takes them as constants, and on the host making
+    them runs no program.
     """
     state: AccumulatorState = {
         field.name: np.full((), field.reduction.identity(field.dtype), field.dtype)
@@ -84,9 +85,10 @@ def contribution(
     """The state of one log call.
 
     Args:
-        spec: what is logged.
-        value: a number, or a `Metric`; may carry leading batch axes.
-        weight: explicit weight, of the value's shape; None weighs by batch size.
+        spec: the key spec.
+        value: a number, or a `Metric`; may have leading batch axes.
+        weight: explicit weight, of the value's shape; None weighs by batch size. Weight 0 counts
+            as not logged.
         mask: bool, of the value's shape; False contributes nothing, whatever the value is.
     """
     if spec.metric is not None:
@@ -94,21 +96,22 @@ def contribution(
         axes = shape[: len(shape) - len(spec.leaves[0].shape)]
         state = {"metric": value}
         return state | {field.name: jnp.ones(axes, field.dtype) for field in spec.fields}
-    present = None if mask is None else mask
+    present = mask
     if weight is not None:
-        given = weight != 0
-        present = given if present is None else present & given
+        counts = weight != 0
+        present = counts if present is None else present & counts
     state = neutral(spec)
     shape = jnp.shape(value)
     for field in spec.fields:
         filler = jnp.broadcast_to(state[field.name], shape)
-        cell = _field_value(field, value, weight, filler)
-        state[field.name] = cell if present is None else jnp.where(present, cell, filler)
+        given = _field_value(field, value, weight, filler)
+        # A where, not a product with the mask: a masked NaN times 0 would still be NaN.
+        state[field.name] = given if present is None else jnp.where(present, given, filler)
     return state
 
 
 def _field_value(field: Field, value: Any, weight: Any | None, nothing: jax.Array) -> jax.Array:
-    """What one call adds to a field; `nothing` where the field is not for calls of its kind."""
+    """What one call adds to a field; `nothing` if the field is for the other kind of weight."""
     if field.name in ("weight", "wtotal"):
         if weight is None:
             return nothing
@@ -124,13 +127,14 @@ def _field_value(field: Field, value: Any, weight: Any | None, nothing: jax.Arra
 def merge_steps(
     specs: Mapping[str, KeySpec], a: StepState, b: StepState, *, in_shard: bool = False
 ) -> StepState:
-    """Name by name `merge`; a name that only one side has is taken as it is.
+    """`merge` for each name; a name that only one side has keeps its state.
 
     Args:
-        specs: what is logged.
+        specs: name to key spec.
         a: what was logged first.
-        b: what was logged then.
-        in_shard: whether these are the state of one shard, without an axis of shards.
+        b: what was logged after it.
+        in_shard: whether the states belong to one shard of a shard_map, so that the states of keys
+            that are kept apart have no leading axis of shards.
     """
     merged = dict(a)
     for name, state in b.items():

@@ -118,7 +118,7 @@ def _refuse_other_types(name: str, value: Any) -> None:
         )
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         raise LogArgumentError(
-            f"log({name!r}, <random key>): a key is no number; log what is drawn with it, e.g. "
+            f"log({name!r}, <random key>): a key is not a number; log what is drawn with it, e.g. "
             f"jax.random.normal(key)"
         )
     if isinstance(value, int) and abs(value) >= _BEYOND_FLOAT:
@@ -150,8 +150,8 @@ def _check_weight(name: str, batch_size: Any, mask: Any) -> None:
     real = isinstance(batch_size, kinds) and _is_real(batch_size)
     if real and jnp.issubdtype(jnp.result_type(batch_size), jnp.bool_):
         raise LogArgumentError(
-            f"log({name!r}, ..., batch_size={batch_size!r}): takes a number of examples, no bool; "
-            f"to say whether the value counts, write mask="
+            f"log({name!r}, ..., batch_size={batch_size!r}): takes a number of examples, not a "
+            f"bool; to say whether the value counts, write mask="
         )
     is_static = isinstance(batch_size, (int, float, np.generic))
     if not real or jnp.shape(batch_size) or (is_static and not float(batch_size) >= 0):

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 
 from jaxlog.logs.packing import unpack_host
-from jaxlog.logs.reduce import REDUCTIONS, mean_terms
+from jaxlog.logs.reduce import mean_terms
 from jaxlog.logs.schema import KeySpec, Schema
 
 __all__ = ["Column", "decode_rows"]
@@ -19,13 +19,13 @@ __all__ = ["Column", "decode_rows"]
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """What n steps logged under one name, on the host; arrays of shape `(n,)`.
+    """What n steps logged under one key, or under the k keys of a layout group.
 
-    Or under k names that are stored and reduced alike, arrays of shape `(n, k)`; then so are
-    results, and `spec` is one of theirs.
+    The arrays of one key have shape `(n,)` and those of a group `(n, k)`; so do the results. Before
+    `reduce_shards`, the fields may have one more axis in front, of shards.
 
     Attributes:
-        spec: the name and its options.
+        spec: the key spec; of a group, that of any of its keys.
         state: field name to values, in the dtype of the field.
     """
 
@@ -34,7 +34,7 @@ class Column:
 
     @property
     def has_steps(self) -> bool:
-        """Whether steps have a value of their own."""
+        """Whether there are per-step values; a metric with `on_step=False` has none."""
         return any(field != "units" for field in self.state)
 
     def take(self, rows: np.ndarray) -> Column:
@@ -52,13 +52,13 @@ class Column:
         """The value of each step: float64; NaN where it was not logged.
 
         Args:
-            batch_sizes: weights of values that have none of their own, shape `(n,)`; they matter
-                only where one step logged the name with and without `batch_size=`.
+            batch_sizes: the batch size of each step, shape `(n,)`. It matters only if one step
+                logged the key both with and without `batch_size=`.
         """
         if "raw" in self.state or "value" in self.state:
             raw = self.state.get("raw", self.state.get("value"))
             values = np.asarray(raw, np.float64)
-        elif self.spec.options.reduce_fx == "mean":
+        elif self.spec.options.reduction.weighted:
             numerators, denominators = self.means(batch_sizes)
             with np.errstate(divide="ignore", invalid="ignore"):
                 values = numerators / denominators
@@ -70,15 +70,19 @@ class Column:
         """The weight of each step in a mean: float64, shape `(n,)`.
 
         Args:
-            batch_sizes: weights of values that have none of their own, shape `(n,)`.
+            batch_sizes: the batch size of each step, shape `(n,)`.
         """
-        if self.spec.metric is None and self.spec.options.reduce_fx == "mean":
+        if self.spec.metric is None and self.spec.options.reduction.weighted:
             return self.means(batch_sizes)[1]
         sizes, present = np.asarray(batch_sizes, np.float64), self.present()
         return sizes if present.ndim == 1 else np.broadcast_to(sizes[:, None], present.shape)
 
     def means(self, batch_sizes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Weighted sums and weights of each step, float64, shape `(n,)`; 0 where not logged."""
+        """The weighted sum and the weight of each step: float64, shape `(n,)`; 0 if not logged.
+
+        Args:
+            batch_sizes: the batch size of each step, shape `(n,)`; 1 if left out.
+        """
         present = self.present()
         sizes = np.ones(len(present)) if batch_sizes is None else np.asarray(batch_sizes, float)
         sizes = sizes[:, None] if present.ndim > 1 else sizes
@@ -107,7 +111,7 @@ class Column:
         if not found.state:
             return found
         present, state = found.present(), found._wide()
-        reduction = REDUCTIONS[spec.options.reduce_fx]
+        reduction = spec.options.reduction
         if spec.metric is not None:
             return Column(spec, {"units": present.sum(axis=0)})
         if not reduction.weighted:
@@ -132,10 +136,10 @@ class Column:
 
 
 def decode_rows(schema: Schema, rows: np.ndarray) -> dict[str, Column]:
-    """Fetched rows as columns, by name.
+    """Fetched rows as one column a key, by name.
 
     Args:
-        schema: what the rows hold.
+        schema: the schema that the rows were packed with.
         rows: int32, shape `(n, schema.words)`.
     """
     fields = [field for spec in schema for field in spec.columns]

@@ -1,9 +1,9 @@
-"""The state that one logged name folds into: their meanings and dtypes.
+"""The fields of an accumulator state: what is kept of a logged name, and how it combines.
 
 ==========  =====  ============================================================================
-field        fold   meaning
+field        rule   meaning
 ==========  =====  ============================================================================
-`raw`       add    a mean logged by exactly one call in a step: the value itself, in its own dtype
+`raw`       add    a mean logged by exactly one call in a step: the value, in its own dtype
 `total`     add    a mean logged by several calls: the sum over the calls
 `units`     add    how many calls (0: the step logged nothing)
 `wtotal`    add    the sum of value times explicit weight
@@ -11,11 +11,11 @@ field        fold   meaning
 `sum`       add    the sum, in the value's own dtype
 `min`       min    the least value
 `max`       max    the greatest value
-`metric`    merge  a `Metric` state (no column; its step value is the column `value`)
+`metric`    merge  a `Metric` state; no column of a row, where `value` is what it computes
 ==========  =====  ============================================================================
 
-Weights by batch size have no cell: the host knows the size of every batch it handed out, so an
-epoch mean takes them in float64 and no program depends on them.
+Weights by batch size have no field. The host knows the size of every batch that it handed out and
+multiplies with it in float64, so no compiled program depends on batch sizes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Field", "scalar_fields", "wider"]
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One cell: what it means and its dtype's name."""
+    """One field: its name in the table above, and the name of its dtype."""
 
     name: str
     dtype: str
@@ -48,17 +48,17 @@ class Field:
 def scalar_fields(
     reduce_fx: str, dtype: str, *, weighting: str, repeated: bool, optional: bool
 ) -> tuple[Field, ...]:
-    """The state that a scalar needs.
+    """The fields that a logged number needs.
 
     Args:
         reduce_fx: `"mean"`, `"sum"`, `"min"` or `"max"`.
         dtype: the value's dtype name, of 32 or 64 bits.
-        weighting: `"batch"` (weighed by batch size, on the host) or `"explicit"`.
+        weighting: `"batch"` (by batch size, on the host) or `"explicit"` (by `batch_size=`).
         repeated: whether more than one value may be logged in a step.
         optional: whether a step may log nothing.
     """
     units = (Field("units", "int32"),)
-    if reduce_fx != "mean":
+    if not REDUCTIONS[reduce_fx].weighted:
         return (Field(reduce_fx, dtype), *(units if optional else ()))
     total = "float64" if dtype.endswith("64") else "float32"
     weight = (Field("weight", total),)
@@ -70,5 +70,5 @@ def scalar_fields(
 
 
 def wider(dtypes: set[str]) -> str:
-    """The floating dtype that takes in several."""
+    """The floating dtype for a sum of values of several dtypes."""
     return "float64" if any(dtype.endswith("64") for dtype in dtypes) else "float32"

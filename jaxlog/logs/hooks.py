@@ -1,4 +1,4 @@
-"""Where a value is logged decides its defaults: the table of hooks, as Lightning documents it."""
+"""The table of hooks: the hook in which a value is logged decides its defaults, as in Lightning."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["HOOKS", "Hook", "find_hook", "resolve_flags"]
 
 @dataclasses.dataclass(frozen=True)
 class Hook:
-    """One row of the table: what a log call in this hook means when it does not say.
+    """One row of the table: the defaults of a log call in this hook.
 
     Attributes:
         name: the hook's name, as in Lightning.
-        stage: `"train"`, `"validate"`, `"test"`, or None where the hook belongs to no phase.
+        stage: `"train"`, `"validate"`, `"test"`, or None if the hook belongs to no phase.
         on_step: default of the `on_step` option.
         on_epoch: default of the `on_epoch` option.
         steps: whether per-step values may be logged here.
@@ -116,7 +116,9 @@ def find_hook(name: object) -> Hook:
     found = HOOKS.get(name) if isinstance(name, str) else None
     if found is None:
         near = difflib.get_close_matches(str(name), HOOKS, n=3) or ["training_step"]
-        raise HookError(f"hook={name!r} is no hook; did you mean {' or '.join(map(repr, near))}?")
+        raise HookError(
+            f"hook={name!r} is not a hook; did you mean {' or '.join(map(repr, near))}?"
+        )
     return found
 
 
@@ -127,13 +129,13 @@ def resolve_flags(
 
     Args:
         name: the logged name, for messages.
-        hook: where the call stands.
+        hook: the hook in which the call was made.
         on_step: the option as given; None takes the default.
         on_epoch: the option as given; None takes the default.
 
     Raises:
         HookError: the hook forbids logging, or per-step values.
-        LogArgumentError: a flag is no bool, or both are False.
+        LogArgumentError: a flag is not a bool, or both are False.
 
     Example:
         >>> resolve_flags("loss", HOOKS["training_step"], on_step=None, on_epoch=True)
@@ -147,15 +149,15 @@ def resolve_flags(
             )
     if not hook.allowed:
         raise HookError(
-            f"log({name!r}, ...) stands in {hook.name!r}, where nothing can be logged; "
+            f"log({name!r}, ...) is called in {hook.name!r}, where nothing can be logged; "
             f"log from a step or from an epoch hook, e.g. with jaxlog.hook('training_step'): ..."
         )
     step = hook.on_step if on_step is None else on_step
     epoch = hook.on_epoch if on_epoch is None else on_epoch
     if step and not hook.steps:
         raise HookError(
-            f"log({name!r}, ..., on_step=True) stands in {hook.name!r}, which runs once an epoch "
-            f"and has no steps; leave on_step out"
+            f"log({name!r}, ..., on_step=True) is called in {hook.name!r}, which runs once an "
+            f"epoch and has no steps; leave on_step out"
         )
     if not step and not epoch:
         raise LogArgumentError(

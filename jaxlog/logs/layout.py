@@ -1,6 +1,7 @@
-"""Fetched rows group by group: all keys that are stored and reduced alike are one array.
+"""Layout groups: all keys that are stored and reduced by one rule, read as one array.
 
-A window of a thousand keys costs the host what a few keys do.
+The host decodes a window group by group, so a window of a thousand keys costs it about as many
+numpy calls as a window of a few keys.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ __all__ = ["LayoutGroup", "layout_groups"]
 
 @dataclasses.dataclass(frozen=True)
 class LayoutGroup:
-    """Entries that are stored and reduced alike, and where they stand.
+    """Keys that have the same fields and reduce by the same rule, and where a row holds them.
 
     Attributes:
-        specs: k of them, in the order of the schema.
+        specs: the k key specs, in the order of the schema.
         places: the index of each in the schema: int, shape `(k,)`.
-        at: the same as an index into columns: a slice where they are neighbours.
-        words: field name to the words of each in a row: int, shape `(k, words of the field)`.
+        at: `places` as an index into columns: a slice if they are neighbours, which numpy reads
+            without a copy.
+        words: field name to the words of each key in a row: int, shape `(k, words of the field)`.
     """
 
     specs: tuple[KeySpec, ...]
@@ -36,14 +38,14 @@ class LayoutGroup:
 
     @property
     def first(self) -> KeySpec:
-        """One of the specs; in all but name and metric the others are like it."""
+        """One of the specs; the others differ from it only in name and in options of no effect."""
         return self.specs[0]
 
     def read(self, rows: np.ndarray) -> Column:
-        """Their columns side by side, state of shape `(..., n, k)`.
+        """The columns of the keys side by side, fields of shape `(..., n, k)`.
 
         Args:
-            rows: of the shards, or of the step as one, as `first.on_mesh` says: int32, shape
+            rows: the rows of the shards if `first.on_mesh`, else those of the step: int32, shape
                 `(..., n, words)`.
         """
         state = {}

@@ -27,12 +27,13 @@ from jaxlog.logs.ring_buffer import (
     push_row,
 )
 from jaxlog.logs.schema import KeySpec, Schema
-from jaxlog.metrics.foreign import as_metric
+from jaxlog.metrics import as_metric
 
 __all__ = ["Logs"]
 
 _DEFAULT_ROWS = 64
-# A carry keeps its structure, so these traces cannot take in a new key; jit and vmap can.
+# A carry keeps its structure, so a new key cannot first appear in these traces; in jit and vmap it
+# can.
 _CARRIES = frozenset({"scan", "while_body", "while_cond", "fori_loop", "cond", "switch"})
 
 
@@ -98,7 +99,7 @@ class Logs:
         """Logs in which nothing has been logged yet.
 
         Args:
-            schema: what will be logged; empty, keys come with the first `log` of each.
+            schema: what will be logged. If it is empty, the first `log` of a key adds the key.
             rows: how many of the latest steps keep their own values.
             explicit: whether steps log by `Logs.log`; False for `capture`.
 
@@ -202,7 +203,7 @@ class Logs:
         return self._widened(schema)
 
     def _widened(self, schema: Schema) -> Self:
-        """Rows already on the ring buffer say that they did not log the new key."""
+        """These logs with room for new keys, which the rows pushed so far did not log."""
         wide = type(self).empty(schema, **self._made)
         for spec in self.schema:
             if schema.find(spec.name) != spec:
@@ -240,7 +241,7 @@ class Logs:
 
         Args:
             state: what the step logged; names left out count as not logged.
-            batch_size: the weight in means of a value that has none of its own.
+            batch_size: the weight in means of values without an explicit weight.
         """
         state = {e.name: state[e.name] if e.name in state else neutral(e) for e in self.schema}
         totals = running.fold_step(self.schema, self.totals, state, batch_size)
@@ -268,8 +269,8 @@ class Logs:
     def history(self) -> dict[str, np.ndarray]:
         """Name to the values of the latest steps, oldest first: float64, one a step kept.
 
-        Fetches from the device. NaN stands where a step did not log the key; keys without
-        per-step values (a metric with `on_step=False`) are left out.
+        Fetches from the device. A step that did not log the key has NaN. Keys without per-step
+        values (a metric with `on_step=False`) are left out.
         """
         columns = decode_rows(self.schema, self.ring_buffer.fetch())
         return {name: column.step_values() for name, column in columns.items() if column.has_steps}

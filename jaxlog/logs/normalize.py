@@ -1,4 +1,9 @@
-"""A checked log call as arrays: a static half and operands, ready to be bound or folded."""
+"""A checked log call as a static half and arrays, ready to be bound or accumulated.
+
+`normalize_call` brings the accepted forms of a value (Python numbers, numpy and JAX arrays of any
+dtype, an array under a mask) to one: a scalar of 32 or 64 bits with an optional weight and an
+optional mask, or the leaves of a metric. Integers keep all their bits.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from jax.core import Tracer
 from jaxlog.logs.accumulator_state import strong
 from jaxlog.logs.fields import Field, scalar_fields
 from jaxlog.logs.options import Options
-from jaxlog.logs.reduce import REDUCTIONS
+from jaxlog.logs.reduce import Reduction
 from jaxlog.logs.schema import KeySpec, LeafSpec
 from jaxlog.metrics import Metric
 
@@ -30,8 +35,8 @@ class LogCall:
         dtype: of the value; empty for a metric.
         weighted: whether it has an explicit weight.
         masked: whether it has a mask.
-        constant: whether the value is known while tracing, as a local count such as `x.size` is:
-            JAX takes it to be equal on all shards, yet each of them means its own.
+        constant: whether the value is known while tracing, such as the local count `x.size`. Under
+            shard_map JAX treats it as equal on all shards, although each shard logs its own.
         metric: tree structure of a metric's state.
         leaves: shapes and dtypes of its leaves.
         lazy: whether it is evaluated only at steps that are written.
@@ -78,7 +83,7 @@ def spec_of(call: LogCall, *, repeated: bool, optional: bool) -> KeySpec:
     Args:
         call: the call.
         repeated: whether a step may log it more than once.
-        optional: whether a step may log it not at all.
+        optional: whether a step may not log it at all.
     """
     optional = optional or call.masked
     if call.metric is not None:
@@ -97,7 +102,7 @@ def spec_of(call: LogCall, *, repeated: bool, optional: bool) -> KeySpec:
 def normalize_call(
     name: str, value: Any, options: Options, *, batch_size: Any = None, mask: Any = None
 ) -> Logged:
-    """The arrays of a log call that `check_call` let pass."""
+    """The arrays of a log call that `check_call` accepted."""
     constant = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))
     if isinstance(value, Metric):
         return _normalize_metric(name, value, options, constant=constant)
@@ -107,8 +112,8 @@ def normalize_call(
     if present is None:
         number = number.reshape(())
     elif number.ndim or present.ndim:
-        number, weight, present = _fold_masked(number, present, options.reduce_fx)
-    if options.reduce_fx != "mean":
+        number, weight, present = _fold_masked(number, present, options.reduction)
+    if not options.reduction.weighted:
         weight = None
     dtype, weighted, masked = str(number.dtype), weight is not None, present is not None
     call = LogCall(name, options, dtype, weighted=weighted, masked=masked, constant=constant)
@@ -139,9 +144,9 @@ def _as_array(value: Any) -> jax.Array:
 
 
 def _held(value: Any) -> Any:
-    """A host value in a dtype that this process has: an integer too wide for it becomes a float.
+    """A host value in a dtype that JAX holds; an integer that is too wide for it becomes a float.
 
-    Left as it is, `jnp.asarray` would cut off the upper half of an int64 where x64 is off.
+    With x64 off, `jnp.asarray` would cut off the upper half of an int64 without a word.
     """
     host = np.asarray(value)
     if host.dtype.kind not in "iuO" or (host.dtype.kind != "O" and host.dtype.itemsize < 8):
@@ -170,18 +175,17 @@ def _as_weight(batch_size: Any) -> jax.Array:
 
 
 def _fold_masked(
-    value: jax.Array, mask: jax.Array, reduce_fx: str
+    value: jax.Array, mask: jax.Array, reduction: Reduction
 ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
-    """An array under its mask as one value, its weight, and whether there was any element."""
+    """An array under its mask as one value, its weight, and whether the mask keeps any element."""
     shape = np.broadcast_shapes(mask.shape, value.shape)
     mask = jnp.broadcast_to(mask, shape)
     value = jnp.broadcast_to(value, shape)
     present = mask.any()
-    if reduce_fx == "mean":
+    if reduction.weighted:
         dtype = "float64" if value.dtype.itemsize == 8 else "float32"
         count = mask.sum(dtype=dtype)
         total = jnp.sum(strong(value, dtype), where=mask)
         return total / jnp.maximum(count, jnp.ones((), dtype)), count, present
-    reduction = REDUCTIONS[reduce_fx]
     nothing = jnp.full((), reduction.identity(value.dtype), value.dtype)
     return reduction.fold(jnp.where(mask, value, nothing)), None, present

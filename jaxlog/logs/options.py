@@ -27,6 +27,7 @@ import numpy as np
 
 from jaxlog.errors import LogArgumentError
 from jaxlog.logs.hooks import HOOKS, Hook, resolve_flags
+from jaxlog.logs.reduce import REDUCTIONS, Reduction
 
 __all__ = [
     "CALL_ARGUMENTS",
@@ -100,6 +101,11 @@ class Options:
     nan_policy: str | None = None
 
     @property
+    def reduction(self) -> Reduction:
+        """The row of the table of reductions that `reduce_fx` names."""
+        return REDUCTIONS[self.reduce_fx]
+
+    @property
     def syncs(self) -> bool:
         """Whether values that differ between shards are reduced."""
         return self.sync_dist and not self.rank_zero_only
@@ -136,11 +142,11 @@ _DEFAULTS: dict[str, Any] = {
 }
 _SWITCHES = tuple(name for name, default in _DEFAULTS.items() if isinstance(default, bool))
 
-_REDUCTIONS = {"mean": "mean", "avg": "mean", "sum": "sum", "min": "min", "max": "max"}
+_REDUCTIONS = {name: name for name in REDUCTIONS} | {"avg": "mean"}
 _FUNCTIONS: tuple[tuple[object, str], ...] = tuple(
     (getattr(module, name), name)
     for module in (jnp, np, builtins)
-    for name in ("mean", "sum", "min", "max")
+    for name in REDUCTIONS
     if hasattr(module, name)
 )
 
@@ -206,7 +212,7 @@ def _resolved(name: object, hook: str, function: str, /, **options: Any) -> Opti
     given["on_step"], given["on_epoch"] = resolve_flags(
         name, HOOKS[hook], on_step=given["on_step"], on_epoch=given["on_epoch"]
     )
-    given["reduce_fx"] = _reduction(name, given["reduce_fx"])
+    given["reduce_fx"] = _reduction_name(name, given["reduce_fx"])
     given["sync_dist_group"] = _group(name, given["sync_dist_group"])
     return Options(hook=hook, **given)
 
@@ -232,7 +238,7 @@ def _no_such_option(name: object, option: str, value: object, function: str) -> 
     return LogArgumentError(f"{call}: no such option; there are {', '.join(known)}")
 
 
-def _reduction(name: str, reduce_fx: Any) -> str:
+def _reduction_name(name: str, reduce_fx: Any) -> str:
     if isinstance(reduce_fx, str) and reduce_fx in _REDUCTIONS:
         return _REDUCTIONS[reduce_fx]
     for function, reduction in _FUNCTIONS:

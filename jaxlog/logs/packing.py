@@ -1,8 +1,8 @@
 """Many small values in one array of 32-bit words, and back.
 
-One packed row leaves the device in one copy, and one packed output costs a step next to nothing
-where a hundred scalar outputs cost milliseconds. Words are int32, not float32: moving an integer
-never changes its bits, so int32 counts beyond 2**24 and NaN payloads arrive as they were.
+A packed row leaves the device in one copy, and one packed output costs a step next to nothing,
+whereas a hundred scalar outputs cost milliseconds. Words are int32, not float32: moving an integer
+never changes its bits, so int32 counts beyond 2**24 and NaN payloads arrive unchanged.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from jaxlog.logs.fields import Field
 
 __all__ = ["offsets", "pack", "pack_host", "stack", "unpack", "unpack_host"]
 
-# Measured on CPU: a chain of selects over at most this many words fuses into one kernel; longer
-# chains grow quadratically, a concatenation of single words makes one kernel a word.
+# Measured on CPU: a chain of selects over at most this many words fuses into one kernel. The cost
+# of longer chains grows quadratically; a concatenation of single words makes one kernel per word.
 _CHUNK = 32
 
 
@@ -71,7 +71,7 @@ def unpack(row: jax.Array, fields: Sequence[Field]) -> list[jax.Array]:
 
 
 def pack_host(values: Sequence[np.ndarray], fields: Sequence[Field]) -> np.ndarray:
-    """`pack` of numpy scalars, without a program."""
+    """`pack` of numpy scalars, in numpy: it compiles and runs no program."""
     bits = [
         np.asarray(value, field.dtype).reshape(1).view(np.int32)
         for value, field in zip(values, fields, strict=True)

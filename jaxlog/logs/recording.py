@@ -1,7 +1,7 @@
-"""`Recording`: what the steps of a loop log between two fetches, reduced by nobody yet.
+"""`Recording`: the values that the steps of a loop logged since the last fetch, unreduced.
 
-A `Loop` reduces on the host, in float64, so a recording has no running totals: rows of packed
-scalars and states of metrics. What shards of a shard_map log stays on them, one part each, so that
+A `Loop` reduces on the host, in float64, so a recording has no running totals: it holds one packed
+row a step, and the states of metrics. The shards of a shard_map each write their own part, so that
 logging adds no collective to the step.
 """
 
@@ -26,10 +26,10 @@ __all__ = ["Part", "Recording"]
 
 
 class Part(NamedTuple):
-    """What the specs of one schema logged, on one shard or on all together.
+    """What the keys of one schema logged, on one shard or on the step as a unit.
 
     Attributes:
-        rows: int32, shape `(rows, words)`; one packed row a step.
+        rows: int32, shape `(rows, words)`; one packed row for each step.
         metrics: states merged over the steps, by name.
         states: states of every step, leaves of shape `(rows, ...)`, by name.
     """
@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
     @classmethod
     def empty(cls, schema: Schema, rows: int) -> Self:
-        """Room for that many steps; numpy, so that making one compiles nothing."""
+        """A part with room for that many steps; numpy, so that making it compiles nothing."""
         once = {
             e.name: neutral(e)["metric"]
             for e in schema
@@ -56,7 +56,7 @@ class Part(NamedTuple):
         Args:
             schema: what is logged.
             state: what the step logged.
-            at: which row it is, int32, shape ().
+            at: the index of the row to write, int32, shape ().
         """
         row = pack_state(schema, state)
         states = {name: state[name]["metric"] for name in self.states}
@@ -77,15 +77,16 @@ def _set(rows: Any, row: Any, at: Any) -> jax.Array:
 
 @jax.tree_util.register_pytree_node_class
 class Recording:
-    """The state of a loop's step: the rows since the last fetch.
+    """The logging state that the compiled step of a loop updates; immutable, a pytree.
 
     Attributes:
         schema: what is logged; static.
-        steps: int32, shape (); how many steps were pushed.
-        whole: what the step logs as one.
+        steps: how many steps were pushed: int32, shape ().
+        whole: what the step logs outside of a shard_map, or reduces by itself.
         shards: what the shards of a shard_map log, each leaf with an axis of shards in front; None
-            where there are none.
-        should_write: whether the step to come is written, bool, shape (); None where nobody asks.
+            if no key is kept apart by shard.
+        should_write: whether the row of the next step is written, bool, shape (); None if no lazy
+            value needs it.
     """
 
     def __init__(
@@ -100,17 +101,17 @@ class Recording:
 
     @classmethod
     def empty(cls, schema: Schema, rows: int) -> Self:
-        """A recording with room for that many steps; numpy, so that making one compiles nothing."""
+        """A recording with room for that many steps; numpy, so that making it compiles nothing."""
         whole, kept = schema.part(on_mesh=False), schema.part(on_mesh=True)
         shards = None
-        if (shard_axes := shard_axes_of(kept)) is not None:
+        if (shard_axes := shared_shard_axes(kept)) is not None:
             part = Part.empty(kept, rows)
             shards = jax.tree.map(lambda x: _repeated(x, shard_axes.size), part)
         return cls(schema, np.zeros((), np.int32), Part.empty(whole, rows), shards)
 
     @property
     def arrays(self) -> tuple[Any, Any, Any, Any]:
-        """All but the schema: `Recording(schema, *arrays)` is this again."""
+        """All but the schema: `Recording(schema, *arrays)` is an equal recording."""
         return self.steps, self.whole, self.shards, self.should_write
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Schema]:
@@ -122,19 +123,16 @@ class Recording:
         """The inverse of `tree_flatten`."""
         return cls(schema, *children)
 
-    def when(self, should_write: Any) -> Self:
-        """This recording, before a step that is written or not."""
-        return type(self)(self.schema, self.steps, self.whole, self.shards, should_write)
-
     @property
     def shard_axes(self) -> ShardAxes | None:
-        """The shards that are kept apart."""
-        return shard_axes_of(self.schema.part(on_mesh=True))
+        """The axes of the shards that are kept apart; None if no key is."""
+        return shared_shard_axes(self.schema.part(on_mesh=True))
 
     def push(self, state: StepState) -> tuple[Self, Any]:
         """`(this recording after one more step, the step's packed rows)`.
 
-        The rows are int32: `(words,)` of the whole, and `(shards, words)` of the shards or None.
+        The rows are int32: of shape `(words,)` for `whole`, and `(shards, words)` or None for
+        `shards`. A recording that is full overwrites its oldest row.
 
         Args:
             state: what the step logged; names left out count as not logged.
@@ -149,18 +147,19 @@ class Recording:
         if shards is not None:
             shards, shard_row = _advance_shards(kept, shards, state, at)
         steps = self.steps + jnp.int32(1)
-        # What is donated comes back, or JAX warns of a buffer that it cannot use.
+        # should_write is returned unchanged because the recording is donated: JAX warns of a
+        # donated buffer that no output can use.
         return type(self)(self.schema, steps, part, shards, self.should_write), (row, shard_row)
 
 
-def shard_axes_of(schema: Schema) -> ShardAxes | None:
-    """The shards of specs that are all kept apart; None if there is no such spec."""
+def shared_shard_axes(schema: Schema) -> ShardAxes | None:
+    """The shard axes of an `on_mesh` schema, whose specs all share them; None if it is empty."""
     return next((spec.shard_axes for spec in schema), None)
 
 
 def _advance_shards(schema: Schema, part: Part, state: StepState, at: Any) -> tuple[Part, Any]:
-    """`Part.advance` on every shard for itself: no shard hears of another."""
-    shard_axes = shard_axes_of(schema)
+    """`Part.advance` in a shard_map: each shard updates its own part, without communication."""
+    shard_axes = shared_shard_axes(schema)
     assert shard_axes is not None  # there are shards
     mine = {spec.name: state[spec.name] for spec in schema if spec.name in state}
 

@@ -23,15 +23,17 @@ what these fields mean; the totals on the device and the decoding on the host bo
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxlog.metrics import REDUCTIONS, Reduction
 
 __all__ = ["REDUCTIONS", "MeanTerm", "Reduction", "mean_terms"]
 
 
-class MeanTerm(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class MeanTerm:
     """The part of a mean that has one kind of weight.
 
     It adds `value * factor / count` to the weighted sum and `weight` to the sum of weights. Where

@@ -28,8 +28,8 @@ class RingBuffer(NamedTuple):
     """The latest rows.
 
     Attributes:
-        rows: int32, shape `(rows, words)`; step `i` stands in row `i % rows`.
-        steps: int32, shape (); how many steps were pushed.
+        rows: int32, shape `(rows, words)`; row `i % rows` holds step `i`.
+        steps: how many steps were pushed: int32, shape ().
     """
 
     rows: Any
@@ -37,7 +37,7 @@ class RingBuffer(NamedTuple):
 
     @classmethod
     def empty(cls, rows: int, words: int) -> RingBuffer:
-        """A ring_buffer with room for `rows` steps; numpy, so that making one compiles nothing."""
+        """A ring buffer with room for `rows` steps; numpy, so that making it compiles nothing."""
         return cls(np.zeros((rows, words), np.int32), np.zeros((), np.int32))
 
     def fetch(self) -> np.ndarray:
@@ -60,7 +60,7 @@ def pack_state(schema: Schema, state: StepState) -> jax.Array:
 
 
 def blank_row(specs: Sequence[KeySpec]) -> np.ndarray:
-    """What a step that logged none of these has in its row; numpy, so nothing is computed."""
+    """The row of a step that logged none of these keys; numpy, so that no program runs."""
     values: list[np.ndarray] = []
     for spec in specs:
         state = neutral(spec) | {"value": np.full((), np.nan, np.float32)}
@@ -75,7 +75,7 @@ def _column(state: dict[str, Any], field: str) -> jax.Array:
 
 
 def push_row(ring_buffer: RingBuffer, row: jax.Array) -> RingBuffer:
-    """The ring buffer after one more step; the oldest row makes room."""
+    """The ring buffer after one more step, whose row replaces the oldest."""
     at = lax.rem(ring_buffer.steps, jnp.int32(ring_buffer.rows.shape[0]))
     rows = lax.dynamic_update_index_in_dim(ring_buffer.rows, beside(row, ring_buffer.rows), at, 0)
     return RingBuffer(rows, ring_buffer.steps + jnp.int32(1))
@@ -86,7 +86,7 @@ def merge_ring_buffers(first: RingBuffer, second: RingBuffer) -> RingBuffer:
     size = first.rows.shape[0]
     steps = first.steps + second.steps
     slot = lax.iota(jnp.int32, size)
-    # The newest step that belongs into each slot of a ring of `steps` steps.
+    # The number of the newest step that each slot of a ring of `steps` steps holds.
     step = steps - 1 - lax.rem(steps - 1 - slot, jnp.int32(size))
     from_second = step - first.steps
     other = second.rows[lax.rem(jnp.maximum(from_second, 0), jnp.int32(second.rows.shape[0]))]

@@ -1,7 +1,8 @@
-"""What is logged, known before anything runs: the static half of `Logs`.
+"""The schema: what is logged, known before anything runs. It is the static half of `Logs`.
 
-A `Schema` is an ordered set of `KeySpec`s, one a name. An spec says how the calls of one step fold
-into its *state* (device values, one per field of `fields.py`) and so which columns its rows have.
+A `Schema` is an ordered set of `KeySpec`s with distinct names. A key spec says into which fields
+(`fields.py`) the log calls of one step accumulate, and so which columns a packed row has. Schemas
+are found by tracing, so they are equal and hash equal if two traces log the same.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ class KeySpec:
 
     Attributes:
         name: the key as given to `log`.
-        options: what the calls said.
-        fields: the state of a scalar, in the order of the table above; `("units",)` or nothing
-            for a metric.
-        metric: tree structure of the metric state, or None for a scalar.
-        leaves: shapes and dtypes of the state's leaves.
-        shard_axes: over which shards it is kept apart; None where the step itself reduces it.
-        lazy: whether some call of it is evaluated only at steps that are written.
+        options: its options; all its calls agree on them.
+        fields: the fields of its accumulator state, in the order of the table in `fields.py`. A
+            metric has only `units`, or none.
+        metric: tree structure of the metric state, or None for a number.
+        leaves: shapes and dtypes of the leaves of the metric state.
+        shard_axes: the shards whose values are kept apart; None if the step itself reduces them.
+        lazy: whether one of its calls is evaluated only at steps that are written.
     """
 
     name: str
@@ -52,7 +53,7 @@ class KeySpec:
 
     @property
     def columns(self) -> tuple[Field, ...]:
-        """What one row of the ring buffer holds for this spec."""
+        """What one row of the ring buffer holds for this key."""
         if self.metric is None:
             return self.fields
         has_value = self.options.on_step and not self.keeps_states
@@ -61,28 +62,28 @@ class KeySpec:
 
     @property
     def keeps_states(self) -> bool:
-        """Whether it is a metric whose state of every step is kept.
+        """Whether it is a metric of which the state of every step is kept.
 
-        The value of a step is that of the states of all its shards, merged.
+        The value of such a step is computed from the merged states of its shards, on the host.
         """
         return self.metric is not None and self.options.on_step and self.shard_axes is not None
 
     @property
     def on_mesh(self) -> bool:
-        """Whether its state have one axis in front, of the shards of a shard_map."""
+        """Whether its state has a leading axis, of the shards of a shard_map."""
         return self.shard_axes is not None and self.shard_axes.mesh is not None
 
     @property
     def weighs_by_batch(self) -> bool:
-        """Whether a mean of this spec needs the size of its batch."""
-        return self.metric is None and self.options.reduce_fx == "mean" and _split(self)[0]
+        """Whether it is a mean that needs the batch size as a weight."""
+        return self.metric is None and self.options.reduction.weighted and _split(self)[0]
 
     def field(self, name: str) -> Field | None:
         """The field of that name, if this spec has it."""
         return next((field for field in self.fields if field.name == name), None)
 
     def join(self, other: KeySpec) -> KeySpec:
-        """The least spec that can hold what either holds.
+        """The smallest spec that can hold what either of the two holds.
 
         Raises:
             SchemaError: the two disagree about an option or about what is logged.
@@ -90,22 +91,25 @@ class KeySpec:
         if self == other:
             return self
         check_same_options(self.name, self.options, other.options)
-        # A tree structure compares with nothing but its like.
+        # PyTreeDef.__eq__ raises TypeError for any other type, so test for None first.
         mixed = (self.metric is None) != (other.metric is None)
         if mixed or (self.metric, self.leaves) != (other.metric, other.leaves):
             raise SchemaError(
                 f"{self.name!r} is logged as two different things: once as {_kind(self)}, once as "
                 f"{_kind(other)}; give one of them another name"
             )
-        alike = self.shard_axes == other.shard_axes
-        kept = {"shard_axes": self.shard_axes if alike else None, "lazy": self.lazy or other.lazy}
+        same_axes = self.shard_axes == other.shard_axes
+        kept = {
+            "shard_axes": self.shard_axes if same_axes else None,
+            "lazy": self.lazy or other.lazy,
+        }
         if self.metric is not None:
             return dataclasses.replace(self if self.fields else other, **kept)
-        fields = _join_fields(self, other, repeated=not alike)
+        fields = _join_fields(self, other, repeated=not same_axes)
         return dataclasses.replace(self, fields=fields, **kept)
 
     def optional(self) -> KeySpec:
-        """This spec, able to say that a step did not log it."""
+        """This spec with a field that tells whether a step logged the key."""
         if self.field("units") or self.field("weight"):
             return self
         return dataclasses.replace(self, fields=(*self.fields, Field("units", "int32")))
@@ -116,10 +120,10 @@ def _kind(spec: KeySpec) -> str:
 
 
 def check_same_options(name: str, a: Options, b: Options) -> None:
-    """Holds two calls that log one name to one hook and one set of options.
+    """Checks that two calls which log one name have the same hook and the same options.
 
     Raises:
-        SchemaError: they differ; the message says in what.
+        SchemaError: they differ; the message names the options.
     """
     differing = a.differences(b)
     if "hook" in differing:
@@ -139,14 +143,13 @@ def check_same_options(name: str, a: Options, b: Options) -> None:
 
 
 def _join_fields(a: KeySpec, b: KeySpec, *, repeated: bool) -> tuple[Field, ...]:
-    reduce_fx = a.options.reduce_fx
     counts = ("units", "weight")
     dtypes = {field.dtype for spec in (a, b) for field in spec.fields if field.name not in counts}
     dtype = dtypes.pop() if len(dtypes) == 1 else wider(dtypes)
     names = {field.name for spec in (a, b) for field in spec.fields}
-    if reduce_fx != "mean":
+    if not a.options.reduction.weighted:
         return scalar_fields(
-            reduce_fx, dtype, weighting="batch", repeated=True, optional="units" in names
+            a.options.reduce_fx, dtype, weighting="batch", repeated=True, optional="units" in names
         )
     both = [_split(spec) for spec in (a, b)]
     by_batch = any(batch for batch, _ in both)
@@ -166,7 +169,7 @@ def _join_fields(a: KeySpec, b: KeySpec, *, repeated: bool) -> tuple[Field, ...]
 
 
 def _split(spec: KeySpec) -> tuple[bool, bool]:
-    """Whether an spec has a part weighed by batch size, and one with explicit weights."""
+    """Whether a spec has a part that weighs by batch size, and one with explicit weights."""
     weighted = spec.field("weight") is not None
     return (spec.field("total") is not None or not weighted), weighted
 
@@ -182,11 +185,11 @@ class Schema:
 
     @functools.cached_property
     def _hash(self) -> int:
-        """Taken once: `jax.jit` asks for it at every call, and there may be a thousand specs."""
+        """Cached: `jax.jit` hashes the schema at every call, and it may hold a thousand specs."""
         return hash(self.specs)
 
     def __reduce__(self) -> Any:
-        # What is cached stays here: the hash of a string is another in the next process.
+        # Do not pickle cached properties: the hash of a string differs between processes.
         return type(self), (self.specs,)
 
     def __iter__(self) -> Iterator[KeySpec]:
@@ -206,30 +209,30 @@ class Schema:
 
     @functools.cached_property
     def lazy(self) -> bool:
-        """Whether a step has to be told if it is one that is written."""
+        """Whether the step takes `should_write`, because some value is computed only then."""
         return any(spec.lazy for spec in self.specs)
 
     @functools.cached_property
     def has_bar(self) -> bool:
-        """Whether a progress bar shows some value of each step."""
+        """Whether a progress bar shows a per-step value."""
         return any(e.options.prog_bar and e.options.on_step for e in self.specs)
 
     @functools.cached_property
     def on_mesh(self) -> Schema:
-        """The specs whose state have an axis of shards in front."""
+        """The specs whose states have a leading axis of shards."""
         return Schema(tuple(spec for spec in self.specs if spec.on_mesh))
 
     @functools.cached_property
     def whole(self) -> Schema:
-        """The specs whose state have no axis of shards."""
+        """The specs whose states have no axis of shards."""
         return Schema(tuple(spec for spec in self.specs if not spec.on_mesh))
 
     def part(self, *, on_mesh: bool) -> Schema:
-        """`on_mesh` or `whole`."""
+        """The specs with a leading axis of shards, or those without."""
         return self.on_mesh if on_mesh else self.whole
 
     def with_spec(self, spec: KeySpec) -> Schema:
-        """This schema with one more spec, joined to the one of its name if there is one."""
+        """This schema with one more spec, joined with the spec of the same name if there is one."""
         found = self.find(spec.name)
         if found is None:
             return Schema((*self.specs, spec))
@@ -237,7 +240,7 @@ class Schema:
         return Schema(tuple(joined if e.name == spec.name else e for e in self.specs))
 
     def join(self, other: Schema) -> Schema:
-        """The least schema that holds what either logs; what only one logs becomes optional."""
+        """The smallest schema that holds what either logs; a key of only one becomes optional."""
         names = {spec.name for spec in other}
         joined = Schema(tuple(e if e.name in names else e.optional() for e in self.specs))
         for spec in other:

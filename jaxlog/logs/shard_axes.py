@@ -59,7 +59,8 @@ def contributing_shards(
             (`check_vma=False`, `pmap`): then it counts as different over all of them.
 
     Raises:
-        SchemaError: `sync_dist_group` names no axis of the mesh, or no partition of the shards.
+        SchemaError: `sync_dist_group` names an axis that the mesh has not, or index groups that are
+            not a partition of the shards.
 
     Example:
         >>> options = Options("training_step", on_step=True, on_epoch=False, sync_dist=True)
@@ -78,7 +79,7 @@ def contributing_shards(
         if unknown := named - set(sizes):
             raise SchemaError(
                 f"log({name!r}, ..., sync_dist_group={group!r}): the mesh axes here are "
-                f"{list(sizes)}, and {sorted(unknown, key=str)} is none of them"
+                f"{list(sizes)}, and {sorted(unknown, key=str)} is not among them"
             )
         reduced = named if varying is None else named & varying
         counts[tuple(slice(None) if axis in reduced else 0 for axis in sizes)] = True
@@ -92,7 +93,7 @@ def contributing_devices(name: str, options: Options, count: int) -> np.ndarray:
     to be that one.
 
     Raises:
-        SchemaError: `sync_dist_group` is no partition of the devices.
+        SchemaError: the index groups are not a partition of the devices.
     """
     if not _is_index_groups(options.sync_dist_group):
         options = dataclasses.replace(options, sync_dist_group=None)

@@ -1,9 +1,10 @@
-"""Running reductions over steps on the device: what `Logs.compute` reads.
+"""Totals: the running reductions over steps on the device, which `Logs.compute` reads.
 
-Sums are kept as pairs of float32 whose exact sum is the value (Knuth's two-sum, TAOCP 4.2.2), good
-for about 48 bits where one float32 has 24: a mean over a million bfloat16 steps, or a count beyond
-2**24, does not drift. What reduces alike is one array, so that the program of a thousand keys is no
-larger than that of ten. A `Loop` does without these: it reduces on the host, in float64.
+A sum is kept as a pair of float32 whose exact sum is the value (Knuth's two-sum, TAOCP 4.2.2). The
+pair carries about 48 bits where one float32 has 24, so a mean over a million bfloat16 steps, or a
+count beyond 2**24, does not drift. The totals of a layout group are one array, so that the program
+of a thousand keys is no larger than that of ten. A `Loop` does not use totals: it reduces on the
+host, in float64.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _add(a: Pair, b: Pair) -> Pair:
 
 
 def _pair(value: jax.Array) -> Pair:
-    """Values of any stored dtype as a pair, exact up to 48 bits."""
+    """Values of any stored dtype as pairs, exact up to 48 bits."""
     if value.dtype.itemsize == 8:
         value = strong(value, "float64")
     if jnp.issubdtype(value.dtype, jnp.floating):
@@ -74,7 +75,7 @@ def _scale(pair: Pair, factor: jax.Array) -> Pair:
 
 def _sums(spec: KeySpec) -> tuple[str, ...]:
     """The names of the compensated sums that a spec needs; none for an extremum."""
-    reduction = REDUCTIONS[spec.options.reduce_fx]
+    reduction = spec.options.reduction
     return ("num", "den") if reduction.weighted else ("num",) if reduction.adds else ()
 
 
@@ -83,7 +84,7 @@ def _groups(schema: Schema) -> list[LayoutGroup]:
 
 
 def _layout(group: LayoutGroup) -> list[Field]:
-    """What stands in the words for each spec of a group: one array a field, then the next group."""
+    """The arrays that a group has in the packed words, one value for each of its keys."""
     fields = [
         Field(f"{name}_{part}", "float32")
         for name in _sums(group.first)
@@ -122,7 +123,7 @@ def _from_words(schema: Schema, words: Any) -> list[Totals]:
 
 
 def empty_totals(schema: Schema) -> np.ndarray:
-    """Packed totals of no step at all; int32, shape `(words,)`; numpy, compiles nothing."""
+    """Packed totals before the first step: int32, shape `(words,)`; numpy, compiles nothing."""
     words = [np.zeros((0,), np.int32)]
     for group in _groups(schema):
         nothing = neutral(group.first).get(group.first.options.reduce_fx, np.float32(0))
@@ -155,7 +156,7 @@ def _places(schema: Schema) -> dict[str, np.ndarray]:
 
 
 def merge_totals(schema: Schema, a: Any, b: Any) -> jax.Array:
-    """The totals of both."""
+    """The totals of the steps of both."""
     return _to_words(_merge(_from_words(schema, a), _from_words(schema, b)))
 
 
@@ -179,17 +180,17 @@ def fold_step(
     Args:
         schema: what is logged.
         words: packed totals so far.
-        state: what the step logged, every scalar of the schema.
-        batch_size: the weight in means of a value that has none of its own.
+        state: what the step logged; every key of the schema that is a number.
+        batch_size: the weight in means of values without an explicit weight.
     """
     step = [_step(group, _side_by_side(group, state), batch_size) for group in _groups(schema)]
     return _to_words(_merge(_from_words(schema, words), step))
 
 
 def _side_by_side(group: LayoutGroup, state: dict[str, AccumulatorState]) -> AccumulatorState:
-    """The state of a group's specs, one array of shape `(k,)` a field.
+    """The states of the keys of a group as one, with an array of shape `(k,)` for each field.
 
-    What follows is then as large a program for a thousand specs as for one.
+    The arithmetic on it is as large a program for a thousand keys as for one.
     """
     return {
         field.name: stack([state[spec.name][field.name] for spec in group.specs], field)
@@ -199,7 +200,7 @@ def _side_by_side(group: LayoutGroup, state: dict[str, AccumulatorState]) -> Acc
 
 def _step(group: LayoutGroup, state: AccumulatorState, batch_size: float) -> Totals:
     spec = group.first
-    reduction = REDUCTIONS[spec.options.reduce_fx]
+    reduction = spec.options.reduction
     if not reduction.weighted:
         value = state[reduction.name]
         return {"num": _pair(value)} if reduction.adds else {reduction.name: value}
@@ -225,11 +226,12 @@ def total_values(schema: Schema, words: Any) -> dict[str, jax.Array]:
 
 
 def _each(values: jax.Array) -> Iterator[jax.Array]:
-    """The elements of an array of shape `(k,)`."""
+    """The elements of an array of shape `(k,)`, each of shape ()."""
     if isinstance(values, Tracer):
         yield from values
         return
-    # Each index compiled for itself, or all as results of one program, would take seconds.
+    # One compiled program takes the index as an argument. A program for each index, or one with
+    # a thousand results, would take seconds to compile.
     for i in range(len(values)):
         yield _element(values, np.int32(i))
 
@@ -258,7 +260,7 @@ def _collapse(pair: Pair) -> jax.Array:
 
 
 def reduce_totals(schema: Schema, words: Any, axis_name: Any) -> jax.Array:
-    """The totals over every shard along the mesh axes `axis_name`, the same on each."""
+    """The totals over all shards along the mesh axes `axis_name`, the same on each shard."""
 
     def combine(field: str, total: Any) -> Any:
         if not isinstance(total, tuple):

@@ -18,8 +18,7 @@ from jaxlog.loop.point import Point
 from jaxlog.loop.settings import check_count
 from jaxlog.loop.status import Status
 from jaxlog.loop.window import HostValue
-from jaxlog.metrics import Metric
-from jaxlog.metrics.foreign import as_metric
+from jaxlog.metrics import Metric, as_metric
 
 __all__ = ["STEP_HOOKS", "HostLog"]
 

@@ -1,7 +1,7 @@
-"""The dtype a running value is kept in: int32 for integers, float32 for floats.
+"""The dtype in which a running value is kept: int32 for integers, float32 for floats.
 
-Sums and extrema keep whole numbers whole (float32 is exact only up to 2**24), so their dtype
-depends on what they are fed. It is static configuration: a state never changes dtype on the way.
+Sums and extrema keep integers as integers, because float32 is exact only up to 2**24; so their
+dtype depends on the values. It is static configuration: the dtype of a state never changes.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def scalar_of_dtype(config: Any) -> np.ndarray:
         dtype = np.dtype(object)
     if dtype.kind not in "iuf" or jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise LogArgumentError(
-            f"dtype={config.dtype!r} is no integer or float dtype that JAX holds at present; write "
-            f"dtype='float32' or dtype='int32', or switch on jax_enable_x64 for 64 bits"
+            f"dtype={config.dtype!r} is not an integer or float dtype that JAX holds at present; "
+            f"write dtype='float32' or dtype='int32', or switch on jax_enable_x64 for 64 bits"
         )
     return np.zeros((), dtype)
 
@@ -44,7 +44,7 @@ def accumulated(where: str, name: str, value: Any, dtype: Any) -> tuple[jax.Arra
             mode, 64-bit integers stay what they are, since int32 cannot hold them) or float32.
 
     Raises:
-        LogArgumentError: `value` is no real number, or a float for an integer `dtype`.
+        LogArgumentError: `value` is not a real number, or a float for an integer `dtype`.
     """
     array = real_array(where, name, value)
     is_float = jnp.issubdtype(array.dtype, np.floating)

@@ -1,7 +1,7 @@
-"""Which array library a metric's arithmetic runs on: numpy after the fetch, jax.numpy before.
+"""The array library that a metric's arithmetic runs on: numpy after the fetch, jax.numpy before.
 
 The host merges and computes fetched windows in float64 and int64. That must neither dispatch to a
-device nor compile, so metric code asks here for its namespace instead of writing `jnp` outright.
+device nor compile, so the code of metrics asks for its namespace here and does not name `jnp`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`ConfusionMatrix`: what was taken for what, and precision, recall and F1 from it."""
+"""`ConfusionMatrix`: counts of labels by predictions, and precision, recall and F1 from them."""
 
 from __future__ import annotations
 

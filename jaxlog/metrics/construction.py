@@ -1,8 +1,8 @@
-"""Turning a `Metric` subclass into a frozen dataclass pytree, settling and showing its leaves.
+"""How a `Metric` subclass becomes a frozen dataclass pytree, and how its leaves are checked.
 
-The classes are registered by hand rather than by `jax.tree_util.register_dataclass`, whose
-unflatten calls the constructor: there, leaves are checked and cast, whereas unflattening must
-take anything (tracers with mapped axes, shape structs, partition specs).
+The classes are not registered with `jax.tree_util.register_dataclass`, because its unflatten calls
+the constructor. The constructor checks and casts the leaves, whereas unflattening must accept
+anything: tracers with mapped axes, shape structs, partition specs.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def check_config(cls: type, config: Mapping[str, Any]) -> None:
 
 
 def check_config_names(cls: type, config: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    """Refuses names of `empty(**config)` that are no configuration, and misses those it needs."""
+    """Refuses names that are not configuration fields, and a missing field without a default."""
     listed = ", ".join(known) or "none"
     unknown = sorted(set(config) - set(known))
     if unknown:
@@ -120,7 +120,7 @@ def check_config_names(cls: type, config: Mapping[str, Any], known: tuple[str, .
 def settle_leaf(
     cls: type, name: str, spec: StateSpec, value: Any, default: float, *, on_host: bool
 ) -> Any:
-    """A constructor argument as the leaf to store: declared shape and dtype, strongly typed."""
+    """A constructor argument as the leaf to store: of declared shape and dtype, strongly typed."""
     if value is OMITTED:
         if on_host:
             return np.full(spec.shape, default, host_dtype(spec.dtype))
@@ -155,10 +155,10 @@ def _dtype_of(cls: type, name: str, value: Any) -> np.dtype:
         if any(jnp.issubdtype(dtype, kind) for kind in kinds):
             return dtype
     except (TypeError, ValueError):
-        pass  # ragged lists and PRNG keys end below, like everything else that is no number
+        pass  # ragged lists and PRNG keys are refused below, like all that is not a number
     raise LogArgumentError(
-        f"{cls.__name__}: {name} got {type(value).__name__} {value!r}, which is no real number or "
-        f"array of them; convert it in of(), for instance with jnp.asarray"
+        f"{cls.__name__}: {name} got {type(value).__name__} {value!r}, which is not a real "
+        f"number or array of them; convert it in of(), for instance with jnp.asarray"
     )
 
 

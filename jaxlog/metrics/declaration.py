@@ -1,4 +1,4 @@
-"""How a metric's fields are declared: `state(default, reduce)` and what it resolves to."""
+"""The declaration of a metric's fields: `state(default, reduce)`, and the spec it resolves to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _METADATA_KEY = "jaxlog.state"
 
 
 class _Omitted:
-    """Stands in a constructor call for a field the caller left out."""
+    """The value of a constructor argument that the caller left out."""
 
     def __repr__(self) -> str:
         return "<neutral element>"
@@ -46,7 +46,7 @@ class StateSpec:
 
 @dataclasses.dataclass(frozen=True)
 class StateDeclaration:
-    """What `state` was told; `resolve` turns it into a `StateSpec` for one configuration."""
+    """The arguments of `state`; `resolve` makes a `StateSpec` of them for one configuration."""
 
     default: Any
     reduce: Reduce
@@ -108,7 +108,7 @@ def state(default: Any | Callable[[Any], Any], reduce: Reduce) -> Any:
         a dataclass field; annotate it as `jax.Array`.
 
     Raises:
-        LogArgumentError: `reduce` is none of the four.
+        LogArgumentError: `reduce` is not one of the four.
 
     Example:
         >>> from jaxlog.metrics import Metric

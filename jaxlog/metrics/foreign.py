@@ -1,4 +1,4 @@
-"""Metrics of other libraries, CLU and metrax, as they are: anything that merges and computes."""
+"""Metrics of other libraries, such as CLU and metrax: any pytree with `merge` and `compute`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _PLAIN = (jax.Array, np.ndarray, np.generic, int, float, str, dict)
 
 
 def as_metric(value: Any) -> Any:
-    """`value`, or where it is the metric of another library, a `Metric` that stands for it.
+    """`value`, wrapped in a `Metric` if it is a metric of another library.
 
     Such a metric is a pytree of arrays with `merge(other)`, `compute()` and a class method
     `empty()`, as those of CLU and metrax are.
 
     Raises:
-        LogArgumentError: it merges and computes, but has no neutral element.
+        LogArgumentError: it has `merge` and `compute`, but no class method `empty`.
 
     Example:
         >>> as_metric(3.0)
@@ -46,7 +46,7 @@ def as_metric(value: Any) -> Any:
 
 @jax.tree_util.register_pytree_node_class
 class Foreign(Metric, adapts=True):
-    """A metric of another library; it merges its own way.
+    """A metric of another library, which merges by its own rule.
 
     Example:
         >>> Metric in Foreign.__mro__
@@ -59,7 +59,7 @@ class Foreign(Metric, adapts=True):
         object.__setattr__(self, "inner", inner)
 
     def tree_flatten(self) -> tuple[tuple[Any], None]:
-        """The metric that it stands for."""
+        """The wrapped metric as the only child."""
         return (self.inner,), None
 
     @classmethod
@@ -69,7 +69,7 @@ class Foreign(Metric, adapts=True):
         return cls(*children)
 
     def compute(self) -> Any:
-        """What the metric computes."""
+        """The value that the wrapped metric computes."""
         return self.inner.compute()
 
     def merge(self, other: Any) -> Self:

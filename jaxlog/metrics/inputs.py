@@ -16,13 +16,13 @@ def real_array(where: str, name: str, value: Any) -> jax.Array:
     """`value` as a jax array of bools, integers or floats.
 
     Raises:
-        LogArgumentError: it is no array of real numbers.
+        LogArgumentError: it is not an array of real numbers.
     """
     try:
         array = jnp.asarray(value)
     except (OverflowError, TypeError, ValueError) as error:
         raise LogArgumentError(
-            f"{where}: {name} got {type(value).__name__}, which is no array ({error}); "
+            f"{where}: {name} got {type(value).__name__}, which is not an array ({error}); "
             f"pass numbers or an array of them"
         ) from error
     if not isinstance(value, jax.Array) and not fits(value, np.dtype(array.dtype)):

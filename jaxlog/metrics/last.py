@@ -1,4 +1,4 @@
-"""`Last`: the most recent value, whatever came before."""
+"""`Last`: the most recent value."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`Metric`: an immutable pytree of arrays that merge, the base of every metric.
 
-The law all of jaxlog leans on: `merge` is a monoid with `empty` as its neutral element, and no
-operation changes a leaf's dtype or shape. Scan, vmap, meshes and the host can then each merge in
-their own order and get one answer.
+The invariants that the rest of jaxlog relies on: `merge` is associative, `empty` is its neutral
+element, and no operation changes the dtype or shape of a leaf. So scan, vmap, meshes and the host
+may each merge in their own order and get one answer, and a state can be the carry of a scan.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = ["Metric"]
     field_specifiers=(state, dataclasses.field),
 )
 class Metric:
-    """One batch's, or many merged batches', worth of a quantity; immutable, a pytree.
+    """The state of a quantity over one batch, or over many merged batches; immutable, a pytree.
 
     A subclass declares its arrays with `state` and says what one batch contributes (`of`) and what
     the number is (`compute`). Other annotated fields are static configuration: hashable, equal in
@@ -86,7 +86,7 @@ class Metric:
 
     def __init_subclass__(cls, *, adapts: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if adapts:  # stands for an object that is its own pytree
+        if adapts:  # the subclass wraps an object and registers itself as a pytree
             return
         cls._declarations, cls._config_names = register_metric(cls, Metric)
 
@@ -97,7 +97,7 @@ class Metric:
         # All 64-bit numpy means the host is merging fetched windows: keep its exactness.
         on_host = bool(given) and all(is_host(v) and hasattr(v, "dtype") for v in given.values())
         for name, spec in specs.items():
-            # A constructed metric stands for one batch, an empty one says so by weight 0.
+            # A constructed metric holds one batch, so its weight is 1; `empty` passes weight 0.
             default = 1.0 if name == MEAN_WEIGHT else spec.neutral
             value = given.get(name, OMITTED)
             leaf = settle_leaf(type(self), name, spec, value, default, on_host=on_host)
@@ -118,7 +118,7 @@ class Metric:
         )
 
     def compute(self) -> Any:
-        """The number the state stands for: a scalar array, shape (). Subclasses override it.
+        """The value of the metric: a scalar array, shape (). Subclasses override it.
 
         Raises:
             NotImplementedError: the subclass defines no `compute`.
@@ -140,8 +140,8 @@ class Metric:
             **config: static configuration fields.
 
         Raises:
-            LogArgumentError: a name in `config` is no configuration field, or one without a default
-                is missing.
+            LogArgumentError: a name in `config` is not a configuration field, or one without a
+                default is missing.
         """
         check_config_names(cls, config, cls._config_names)
         weight = {MEAN_WEIGHT: 0.0} if MEAN_WEIGHT in cls._declarations else {}
@@ -245,7 +245,7 @@ class Metric:
         mine, theirs = self.to_host(), other.to_host()
         if not self._merges_its_own_way():
             return mine.merge(theirs)
-        # The user's merge may call jax.numpy, which would narrow the leaves again.
+        # The user's merge may call jax.numpy, which without x64 would narrow the leaves to 32 bits.
         with host_float64():
             return mine.merge(theirs).to_host()
 

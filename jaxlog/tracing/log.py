@@ -19,8 +19,7 @@ from jaxlog.logs import (
     normalize_call,
     takes_options,
 )
-from jaxlog.metrics import Metric
-from jaxlog.metrics.foreign import as_metric
+from jaxlog.metrics import Metric, as_metric
 from jaxlog.tracing.context import current_hook, is_captured, mark_traced, silent
 from jaxlog.tracing.lazy import bind_lazily
 from jaxlog.tracing.primitive import log_p
@@ -144,7 +143,7 @@ def log_dict(
         **options: as in `log`.
 
     Raises:
-        LogArgumentError: `mapping` is no mapping, or holds something that cannot be logged.
+        LogArgumentError: `mapping` is not a mapping, or holds something that cannot be logged.
         HookError: the hook around the call does not allow it.
 
     Example:

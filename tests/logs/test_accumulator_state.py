@@ -11,9 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlog.logs import KeySpec, Options
-from jaxlog.logs.accumulator_state import contribution, fold_axes, merge, merge_steps, neutral
-from jaxlog.logs.normalize import normalize_call, spec_of
+from jaxlog.logs import (
+    KeySpec,
+    Options,
+    contribution,
+    fold_axes,
+    merge,
+    merge_steps,
+    neutral,
+    normalize_call,
+    spec_of,
+)
 from jaxlog.metrics import Mean
 
 VALUES = np.array([3.0, -1.0, 2.5, 8.0], np.float32)
@@ -31,7 +39,7 @@ def numbers(state: dict[str, Any]) -> dict[str, float]:
     return {field: float(value) for field, value in state.items()}
 
 
-def test_weights_of_both_kinds_go_to_cells_of_their_own() -> None:
+def test_weights_of_both_kinds_go_to_separate_fields() -> None:
     mixed = spec("mean", weights=(None, 1.0))
     state = neutral(mixed)
     for value, weight in zip(VALUES, WEIGHTS, strict=True):

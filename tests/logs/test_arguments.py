@@ -1,7 +1,7 @@
 """Wrong arguments: each raises before anything runs, and says which, why, and what to write.
 
-`tests/tracing/test_log.py` holds what `jaxlog.log` refuses inside of a trace; here stand the rest,
-and every option by every wrong type.
+`tests/tracing/test_log.py` tests what `jaxlog.log` refuses inside of a trace; this file tests the
+rest, and every option with every wrong type.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def test_a_value_that_is_no_number(case: str) -> None:
 
 
 def test_a_random_key() -> None:
-    parts = ("<random key>", "no number", "jax.random.normal(key)")
+    parts = ("<random key>", "not a number", "jax.random.normal(key)")
     refused(LogArgumentError, "log('v', ", *parts, value=jax.random.key(0))
 
 

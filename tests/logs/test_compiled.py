@@ -14,8 +14,7 @@ import pytest
 from jax import lax
 
 from jaxlog import capture, log
-from jaxlog.logs import Logs
-from jaxlog.logs.recording import Recording
+from jaxlog.logs import Logs, Recording
 from jaxlog.metrics import Mean
 
 ROWS = 16
@@ -119,7 +118,7 @@ def test_what_the_check_looks_for_is_found() -> None:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_the_tape_is_not_copied(name: str) -> None:
+def test_the_ring_buffer_is_not_copied(name: str) -> None:
     copies = instructions(PROGRAMS[name](), "copy")
     assert [line for line in copies if f"s32[{ROWS}," in line] == []
 
@@ -133,7 +132,7 @@ def test_every_buffer_of_donated_logs_is_reused(name: str) -> None:
     assert aliases(text) == {(i, i) for i in range(buffers)}
 
 
-def test_without_donation_the_tape_is_copied() -> None:
+def test_without_donation_the_ring_buffer_is_copied() -> None:
     text = program(1, donate=False)
     assert aliases(text) == set()
     assert any(f"s32[{ROWS}," in line for line in instructions(text, "copy"))

@@ -145,6 +145,6 @@ def test_a_cached_inner_jit_takes_the_hook_of_each_call() -> None:
     ("name", "near"), [("train_step", "training_step"), ("on_epoch_end", "epoch_end"), (3, "train")]
 )
 def test_a_mistyped_hook_lists_close_ones(name: Any, near: str) -> None:
-    match = rf"hook={name!r} is no hook; did you mean .*{near}"
+    match = rf"hook={name!r} is not a hook; did you mean .*{near}"
     with pytest.raises(HookError, match=match), hook(name):
         pass

@@ -1,17 +1,21 @@
-"""Fetched rows read group by group say what they say read key by key."""
+"""Fetched rows give the same columns whether they are read by group or by key."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from jaxlog.logs.decode import decode_rows
-from jaxlog.logs.fields import scalar_fields
-from jaxlog.logs.layout import layout_groups
-from jaxlog.logs.packing import pack_host
-from jaxlog.logs.schema import KeySpec, Options, Schema
+from jaxlog.logs import (
+    KeySpec,
+    Options,
+    Schema,
+    decode_rows,
+    layout_groups,
+    pack_host,
+    scalar_fields,
+)
 
-KINDS = [
+GROUPS = [
     ("mean", "float32", "batch", False, False),
     ("mean", "int32", "batch", False, True),
     ("mean", "float64", "explicit", False, True),
@@ -34,7 +38,9 @@ def spec(name: str, group: tuple) -> KeySpec:
 @pytest.fixture
 def schema() -> Schema:
     """Two of each group, far apart."""
-    return Schema(tuple(spec(f"{i}/{k}", group) for i in range(2) for k, group in enumerate(KINDS)))
+    return Schema(
+        tuple(spec(f"{i}/{k}", group) for i in range(2) for k, group in enumerate(GROUPS))
+    )
 
 
 @pytest.fixture
@@ -52,15 +58,15 @@ def rows(schema: Schema) -> np.ndarray:
     )
 
 
-def test_a_kind_holds_all_that_are_alike(schema: Schema) -> None:
+def test_a_group_holds_all_that_are_reduced_by_one_rule(schema: Schema) -> None:
     groups = layout_groups(schema)
-    assert len(groups) == len(KINDS)
+    assert len(groups) == len(GROUPS)
     assert sorted(i for group in groups for i in group.places) == list(range(len(schema)))
     assert all(len(group.specs) == 2 for group in groups)
 
 
 def test_neighbours_are_a_slice() -> None:
-    (group,) = layout_groups(Schema(tuple(spec(name, KINDS[0]) for name in "abc")))
+    (group,) = layout_groups(Schema(tuple(spec(name, GROUPS[0]) for name in "abc")))
     assert group.at == slice(0, 3)
 
 

@@ -83,7 +83,7 @@ XS = [3.0, 1.0, 4.0, 1.5, 5.0, 9.0, 2.5, 6.0, 5.5]
     [(by_jit, count) for count in (0, 1, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS, 2 * ROWS + 1)]
     + [(by_scan, count) for count in (0, ROWS - 1, 2 * ROWS + 1)],
 )
-def test_the_tape_is_a_ring_and_totals_go_on(run: Any, count: int) -> None:
+def test_the_rows_are_a_ring_and_totals_go_on(run: Any, count: int) -> None:
     logs = run(XS[:count])
     assert (logs.ring_buffer.rows.shape[0], int(logs.ring_buffer.steps)) == (ROWS, count)
     check(logs, XS[:count])
@@ -96,7 +96,7 @@ def test_scan_and_jit_take_turns() -> None:
     check(logs, XS[:4])
 
 
-def test_an_entry_outlives_how_long_it_was_declared() -> None:
+def test_a_key_outlives_its_declaration() -> None:
     check(step(by_scan(XS).reset(), np.float32(2)), [2.0])
     check(by_scan(XS).reset(), [])
 
@@ -203,7 +203,7 @@ def test_a_sum_keeps_its_dtype() -> None:
     assert Logs.empty().log("v", 1.5).log("v", 2).advance().history()["v"].tolist() == [1.75]
 
 
-# ---- captured logs are no explicit ones -----------------------------------------------------
+# ---- captured logs are not explicit ones ----------------------------------------------------
 
 
 def test_captured_logs_are_not_logged_to_by_hand() -> None:

@@ -14,9 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlog.logs import Logs
-from jaxlog.logs.packing import offsets, pack, pack_host, unpack, unpack_host
-from jaxlog.logs.schema import Field
+from jaxlog.logs import Field, Logs, offsets, pack, pack_host, unpack, unpack_host
 
 Bits = tuple[str, int]  # a stored dtype, and the value as an unsigned integer of its width
 NARROW, WIDE = ("float32", "int32", "uint32"), ("float64", "int64", "uint64")
@@ -137,7 +135,7 @@ def test_offsets_count_words() -> None:
 
 @functools.cache
 def _one_step(fx: Any) -> Any:
-    # A mean's numerator is a float; the greatest value stands in its own dtype.
+    # A mean's numerator is a float; the greatest value keeps its own dtype.
     return jax.jit(lambda x: Logs.empty(rows=1).log("v", x, reduce_fx=fx).advance())
 
 

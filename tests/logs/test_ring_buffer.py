@@ -13,24 +13,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlog.logs import KeySpec, Options, Schema
-from jaxlog.logs.decode import decode_rows
-from jaxlog.logs.packing import pack_host
-from jaxlog.logs.ring_buffer import (
+from jaxlog.logs import (
+    Field,
+    KeySpec,
+    LeafSpec,
+    Options,
     RingBuffer,
+    Schema,
     blank_row,
+    decode_rows,
     merge_ring_buffers,
+    pack_host,
     pack_state,
     push_row,
+    scalar_fields,
 )
-from jaxlog.logs.schema import Field, LeafSpec, scalar_fields
 from jaxlog.metrics import Mean
 
 _push = jax.jit(push_row)
 _merge = jax.jit(merge_ring_buffers)
 
 
-def tape_of(steps: Sequence[int], rows: int = 4) -> RingBuffer:
+def ring_of(steps: Sequence[int], rows: int = 4) -> RingBuffer:
     ring_buffer = RingBuffer.empty(rows, 2)
     for step in steps:
         ring_buffer = _push(ring_buffer, jnp.array([step, -step], jnp.int32))
@@ -43,13 +47,13 @@ def kept(ring_buffer: RingBuffer) -> list[list[int]]:
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 8, 11])
 def test_the_latest_rows_oldest_first(count: int) -> None:
-    assert kept(tape_of(range(count))) == [[i, -i] for i in range(count)][-4:]
+    assert kept(ring_of(range(count))) == [[i, -i] for i in range(count)][-4:]
 
 
 @hypothesis.given(st.integers(0, 10), st.integers(0, 10), st.integers(0, 3))
 @hypothesis.settings(max_examples=60)
-def test_merged_tapes_go_on(first: int, second: int, more: int) -> None:
-    merged = _merge(tape_of(range(first)), tape_of(range(100, 100 + second)))
+def test_merged_ring_buffers_go_on(first: int, second: int, more: int) -> None:
+    merged = _merge(ring_of(range(first)), ring_of(range(100, 100 + second)))
     for step in range(200, 200 + more):
         merged = _push(merged, jnp.array([step, -step], jnp.int32))
     steps = [*range(first), *range(100, 100 + second), *range(200, 200 + more)]
@@ -66,7 +70,7 @@ def spec(fx: str, fields: Sequence[Field], **options: Any) -> KeySpec:
 
 
 def column_of(fx: str, dtype: str, steps: Sequence[Mapping[str, float]], **kind: Any) -> Any:
-    """The decoded column of steps given as field name to cell."""
+    """The decoded column of steps given as field name to value."""
     fields = scalar_fields(fx, dtype, **({"weighting": "batch", "repeated": False} | kind))
     schema = Schema((spec(fx, fields),))
     rows = [
@@ -130,7 +134,7 @@ def test_weights_by_batch_and_of_ones_own_in_one_step() -> None:
 
 
 @pytest.mark.parametrize("fx", ["sum", "min", "max"])
-def test_other_reductions_are_their_cell(fx: str) -> None:
+def test_other_reductions_are_their_field(fx: str) -> None:
     steps = [{fx: 2**31 - 1, "units": 2}, {fx: 7, "units": 0}]
     column = column_of(fx, "int32", steps, optional=True)
     np.testing.assert_array_equal(column.step_values(), [2**31 - 1, np.nan])
@@ -158,7 +162,7 @@ def metric_schema(*, on_step: bool, optional: bool) -> Schema:
 
 
 @pytest.mark.parametrize("optional", [True, False])
-def test_a_metric_stands_on_the_tape_as_its_value(optional: bool) -> None:
+def test_a_metric_has_its_value_in_the_ring_buffer(optional: bool) -> None:
     schema = metric_schema(on_step=True, optional=optional)
     state = {"metric": Mean.of(jnp.array([1.0, 2.0])), "units": jnp.int32(1)}
     column = decode_rows(schema, np.asarray(pack_state(schema, {"v": state}))[None])["v"]

@@ -1,4 +1,4 @@
-"""The schema: what two calls of a name need together, and which calls cannot stand together."""
+"""The schema: what two calls of a name need together, and which calls contradict each other."""
 
 from __future__ import annotations
 
@@ -15,9 +15,16 @@ import numpy as np
 import pytest
 
 from jaxlog.errors import SchemaError
-from jaxlog.logs import KeySpec, Options, Schema
-from jaxlog.logs.normalize import LogCall, normalize_call, spec_of
-from jaxlog.logs.schema import Field, scalar_fields
+from jaxlog.logs import (
+    Field,
+    KeySpec,
+    LogCall,
+    Options,
+    Schema,
+    normalize_call,
+    scalar_fields,
+    spec_of,
+)
 from jaxlog.metrics import Accuracy, Max, Mean, Metric, state
 
 OPTIONS = Options(hook="training_step", on_step=True, on_epoch=False)
@@ -79,7 +86,7 @@ NEEDED = {
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int32", "uint32", "int64", "float64"])
-def test_the_cells_of_a_call(dtype: str) -> None:
+def test_the_fields_of_a_call(dtype: str) -> None:
     wide = "float64" if dtype.endswith("64") else "float32"
     fixed = {"units": "int32", "weight": wide, "total": wide, "wtotal": wide}
     for (fx, weighted, repeated, optional), names in NEEDED.items():
@@ -145,7 +152,7 @@ def test_options_say_what_follows_from_them() -> None:
 DTYPES = ("float32", "int32", "uint32", "int64", "float64")
 
 
-def entries_of(fx: str) -> st.SearchStrategy[KeySpec]:
+def specs_of(fx: str) -> st.SearchStrategy[KeySpec]:
     flags = st.fixed_dictionaries(
         {flag: st.booleans() for flag in ("weighted", "masked", "repeated", "optional")}
     )
@@ -155,7 +162,7 @@ def entries_of(fx: str) -> st.SearchStrategy[KeySpec]:
 
 
 TRIPLES = st.sampled_from(["mean", "sum", "min", "max"]).flatmap(
-    lambda fx: st.tuples(*[entries_of(fx)] * 3)
+    lambda fx: st.tuples(*[specs_of(fx)] * 3)
 )
 
 
@@ -172,7 +179,7 @@ def test_join_is_a_least_upper_bound(triple: tuple[KeySpec, KeySpec, KeySpec]) -
 
 @hypothesis.given(TRIPLES)
 @hypothesis.settings(max_examples=100)
-def test_joined_cells_hold_both(triple: tuple[KeySpec, KeySpec, KeySpec]) -> None:
+def test_joined_fields_hold_both(triple: tuple[KeySpec, KeySpec, KeySpec]) -> None:
     a, b, _ = triple
     joined = a.join(b)
     dtypes = {field.dtype for spec in (a, b) for field in spec.fields if field.name != "units"}
@@ -327,7 +334,7 @@ def test_two_hooks_are_refused() -> None:
 @pytest.mark.parametrize(
     ("a", "b"), [(scalar(), metric()), (metric(), scalar(optional=True)), (metric(0), metric(1))]
 )
-def test_two_kinds_are_refused(a: KeySpec, b: KeySpec) -> None:
+def test_a_number_and_a_metric_are_refused(a: KeySpec, b: KeySpec) -> None:
     for first, second in ((a, b), (b, a)):
         with pytest.raises(SchemaError, match=r"'v' is logged as two different things.*another"):
             first.join(second)

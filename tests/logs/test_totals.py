@@ -17,11 +17,18 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxlog.logs import Logs
-from jaxlog.logs.accumulator_state import contribution
-from jaxlog.logs.normalize import normalize_call, spec_of
-from jaxlog.logs.schema import Options, Schema
-from jaxlog.logs.totals import empty_totals, fold_step, merge_totals, total_values
+from jaxlog.logs import (
+    Logs,
+    Options,
+    Schema,
+    contribution,
+    empty_totals,
+    fold_step,
+    merge_totals,
+    normalize_call,
+    spec_of,
+    total_values,
+)
 from jaxlog.metrics import Last
 
 STEPS = 5000

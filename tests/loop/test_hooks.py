@@ -308,7 +308,7 @@ def test_a_hook_where_its_phase_is_not() -> None:
                 loop.log("v", 1.0)
         with pytest.raises(HookError, match="outside of any phase"):
             loop.log("v", 1.0)
-        with pytest.raises(HookError, match="is no hook"), loop.hook("on_train_epoch_ends"):
+        with pytest.raises(HookError, match="is not a hook"), loop.hook("on_train_epoch_ends"):
             pass
 
 

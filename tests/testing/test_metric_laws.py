@@ -13,7 +13,7 @@ import pytest
 
 import jaxlog
 from jaxlog.errors import LogArgumentError
-from jaxlog.metrics.foreign import Foreign, as_metric
+from jaxlog.metrics import Foreign, as_metric
 from jaxlog.testing import MetricLaws
 
 RNG = np.random.default_rng(0)

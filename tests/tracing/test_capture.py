@@ -408,7 +408,7 @@ def test_what_is_no_function() -> None:
 
 
 def test_a_hook_that_is_none() -> None:
-    with pytest.raises(HookError, match=r"'training_stepp' is no hook.*'training_step'"):
+    with pytest.raises(HookError, match=r"'training_stepp' is not a hook.*'training_step'"):
         capture(logging_step, hook="training_stepp")
 
 

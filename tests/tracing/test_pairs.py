@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxlib
+import jaxlib.version
 import numpy as np
 import pytest
 
@@ -20,7 +20,7 @@ from tests.tracing.placements import BOUND, PAIRED, REDUCTIONS, WRAPPERS, Fn, em
 
 STEPS = (1.5, 2.25)
 # jaxlib 0.8 aborts on a program with two meshes.
-TWO_MESHES_ABORT = tuple(map(int, jaxlib.__version__.split(".")[:2])) < (0, 9)
+TWO_MESHES_ABORT = jaxlib.version.__version_info__ < (0, 9)
 TWO_AXES = ("shard_map of two axes", "shard_map of one axis of two")
 
 
