@@ -1,10 +1,14 @@
-"""The JAX-version-dependent code of jaxlog, all of it. Works from jax 0.8.0 to 0.12."""
+"""All code of jaxlog that depends on the version of JAX, or on private names of it.
+
+Works from jax 0.8.0 to 0.12. Each function says what differs, and from which version on.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
 import functools
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -49,18 +53,18 @@ def host_float64() -> Iterator[None]:
 
 
 class KeyValueStore:
-    """What processes of one `jax.distributed` run tell each other, through their coordinator."""
+    """The key-value store of the coordinator of a `jax.distributed` run."""
 
     def __init__(self, client: Any) -> None:
         """Wraps JAX's client of the coordination service."""
         self._client = client
 
     def set(self, key: str, value: str) -> None:
-        """Tells all; a key is set once."""
+        """Sets a key for all processes; a key can be set once."""
         self._client.key_value_set(key, value)
 
     def get(self, key: str, timeout_secs: float) -> str | None:
-        """What was set, waiting for it; None if it was not in time."""
+        """The value of a key, waiting until it is set; None after `timeout_secs`."""
         try:
             return self._client.blocking_key_value_get(key, int(1000 * timeout_secs))
         except jax.errors.JaxRuntimeError as error:
@@ -70,8 +74,9 @@ class KeyValueStore:
 
 
 def key_value_store() -> KeyValueStore | None:
-    """The store of this run; None where `jax.distributed` is not initialized."""
-    # No public name leads to it; multihost_utils needs collectives, which is what may be in doubt.
+    """The store of this run; None if `jax.distributed` is not initialized."""
+    # The client has no public name. multihost_utils would need a collective, which hangs if another
+    # process runs a different program; the store is used to find that out.
     from jax._src import distributed  # noqa: PLC0415 - its one use
 
     client = distributed.global_state.client
@@ -79,10 +84,10 @@ def key_value_store() -> KeyValueStore | None:
 
 
 def debug_effect_type() -> type:
-    """The effect type that `jax.debug.callback` carries.
+    """The type of the effect of `jax.debug.callback`.
 
-    JAX keeps this one, and every subclass, through partial evaluation, control flow, remat and
-    custom derivatives. It is read off a traced program since no public name leads to it.
+    JAX keeps this effect and its subclasses through partial evaluation, control flow, remat and
+    custom derivatives. The type has no public name, so it is taken from a traced program.
     """
 
     def probe(x: jax.Array) -> None:
@@ -116,7 +121,7 @@ def is_jaxpr(x: Any) -> bool:
 
 
 def bind_equation(eqn: Any, args: Sequence[Any]) -> Sequence[Any]:
-    """Binds an equation as it stands; `get_bind_params` gives one dict from jax 0.9 on."""
+    """Binds an equation with its parameters; `get_bind_params` returns one dict from jax 0.9 on."""
     bind_params = eqn.primitive.get_bind_params(eqn.params)
     if isinstance(bind_params, tuple):
         functions, params = bind_params
@@ -128,7 +133,7 @@ def bind_equation(eqn: Any, args: Sequence[Any]) -> Sequence[Any]:
 
 @contextlib.contextmanager
 def equation_context(eqn: Any) -> Iterator[None]:
-    """What is bound inside keeps the equation's line, name stack, mesh and compute type."""
+    """Equations bound inside get the line, name stack, mesh and compute type of `eqn`."""
     stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
     with (
         source_info_util.user_context(eqn.source_info.traceback, name_stack=stack),
@@ -180,14 +185,25 @@ def _copied(trace: Any, eqn: Any, operands: Sequence[Any], stack: Any) -> Sequen
 
 def _staging_trace() -> Any | None:
     """The current trace if equations can be copied into it, else None."""
-    # No public name leads to the current trace.
+    # The current trace has no public name.
     from jax._src import core  # noqa: PLC0415 - its one use
 
-    trace = core.trace_ctx.trace
-    return trace if hasattr(trace, "emit_eqn") else None
+    trace = getattr(getattr(core, "trace_ctx", None), "trace", None)
+    return trace if _stages_equations(type(trace)) else None
 
 
-# The user's line is the one that called jaxlog, not one of jaxlog's own.
+@functools.cache
+def _stages_equations(kind: type) -> bool:
+    """Whether traces of this type have the `emit_eqn` of jax 0.8 to 0.12.
+
+    It is not public. Should a later version change it, equations are bound, which is only slower.
+    """
+    emit = getattr(kind, "emit_eqn", None)
+    expected = "self, in_tracers, out_avals, primitive, params, effects, source_info, ctx"
+    return emit is not None and ", ".join(inspect.signature(emit).parameters) == expected
+
+
+# In messages and profiles, the line of an equation is the user's line that called jaxlog.
 source_info_util.register_exclusion(__file__.rsplit("compat", 1)[0])
 
 
@@ -206,33 +222,39 @@ def scan_sizes(params: Mapping[str, Any]) -> tuple[int, int]:
 
 @functools.cache
 def unspecified_sharding() -> Any:
-    """The marker by which jit says that it chooses a sharding."""
+    """The entry of jit's `in_shardings` and `out_shardings` that leaves the choice to JAX.
+
+    It has no public name, so it is taken from a traced program.
+    """
     (eqn,) = jax.make_jaxpr(jax.jit(lambda x: x + 1))(0.0).eqns
     return eqn.params["out_shardings"][0]
 
 
 def traced_for(x: Any) -> str | None:
-    """What the innermost trace of a tracer is for (`"jit"`, `"scan"`, ...), where JAX tells."""
+    """What the trace of a tracer is for (`"jit"`, `"scan"`, ...); None if JAX does not say."""
     frame = getattr(getattr(x, "_trace", None), "frame", None)
     return getattr(getattr(frame, "debug_info", None), "traced_for", None)
 
 
 def varying_axes(x: Any) -> frozenset[str]:
-    """The manual mesh axes over which a value is known to differ; none where JAX does not check."""
+    """The manual mesh axes over which a value is known to differ; empty with `check_vma=False`.
+
+    The set is `aval.vma` in jax 0.8.0, and `aval.manual_axis_type.varying` in 0.10.2 and later.
+    """
     aval = jax.typeof(x)
     kind = getattr(aval, "manual_axis_type", None)
     return frozenset(getattr(kind, "varying", None) or getattr(aval, "vma", None) or ())
 
 
 def is_checked(axis: str) -> bool:
-    """Whether JAX tracks over which mesh axes values differ, in the shard_map around this code."""
+    """Whether the shard_map around this code has `check_vma=True`."""
     return axis in varying_axes(jax.lax.axis_index(axis))
 
 
 def to_varying(x: Any, axes: Sequence[str]) -> Any:
-    """`x` typed as if it differed over mesh axes, as a loop's carry inside shard_map must be.
+    """`x` typed as varying over the mesh axes, as the carry of a loop in shard_map must be.
 
-    `pcast` took the place of `pvary` after jax 0.8.0.
+    `pvary` of jax 0.8.0 was replaced by `pcast`.
     """
     missing = tuple(axis for axis in axes if axis not in varying_axes(x))
     if not missing:
@@ -243,7 +265,7 @@ def to_varying(x: Any, axes: Sequence[str]) -> Any:
 
 
 def replicated(tree: Any, mesh: Any) -> Any:
-    """Arrays that every device holds whole, where the mesh has explicit axes; else as they are."""
+    """The arrays replicated over the mesh if it has explicit axes, else as they are."""
     explicit = any(kind == jax.sharding.AxisType.Explicit for kind in mesh.axis_types)
     if not explicit:
         return tree
@@ -252,9 +274,10 @@ def replicated(tree: Any, mesh: Any) -> Any:
 
 
 def beside(x: Any, other: Any) -> Any:
-    """`x`, held whole by every device of the mesh on which JAX types `other`.
+    """`x`, replicated over the mesh in the type of `other`.
 
-    With explicit axes some operations refuse operands of which one is typed by no mesh.
+    On meshes with explicit axes some operations refuse two operands of which only one has a mesh in
+    its type.
     """
     mesh = jax.typeof(other).sharding.mesh
     if mesh.empty or jax.typeof(x).sharding.mesh == mesh:
@@ -263,7 +286,7 @@ def beside(x: Any, other: Any) -> Any:
 
 
 def broadcast_to_shards(tree: Any, mesh: Any, axes: tuple[str, ...]) -> Any:
-    """The same value on every shard along the mesh axes: one axis in front, sharded over them."""
+    """The arrays with a new leading axis, one element a shard, sharded over the mesh axes."""
     size = math.prod(mesh.shape[axis] for axis in axes)
     spec = jax.sharding.PartitionSpec(axes)
 

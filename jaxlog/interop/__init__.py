@@ -1,6 +1,6 @@
-"""One file an optional dependency, and Flax: what they need to work with `jaxlog`.
+"""One file for each library that needs something from `jaxlog`: Flax, and optional dependencies.
 
-Flax is imported with a program that uses it, not with `jaxlog`.
+`import jaxlog` does not import Flax. The files are imported once the program has imported Flax.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ __all__: list[str] = []
 
 
 def _linen() -> libraries.Library:
-    from jaxlog.interop.linen import Linen  # noqa: PLC0415 - once the program has imported flax
+    from jaxlog.interop.linen import Linen  # noqa: PLC0415 - only after the program has imported flax
 
     return Linen()
 
 
 def _nnx() -> libraries.Library:
-    from jaxlog.interop.nnx import NNX  # noqa: PLC0415 - once the program has imported flax
+    from jaxlog.interop.nnx import NNX  # noqa: PLC0415 - only after the program has imported flax
 
     return NNX()
 

@@ -1,4 +1,4 @@
-"""Flax linen: what modules log under its transforms and in `init`, and what they have sown."""
+"""Flax linen: logs under its transforms and in `init`, and values that modules have sown."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def log_sown(
     """Logs what modules have sown, each value under the path of its module: `encoder/entropy`.
 
     Args:
-        variables: what `apply(..., mutable=[collection])` returned beside its result.
+        variables: the second result of `apply(..., mutable=[collection])`.
         collection: the first argument of `sow`.
-        prefix: stands before every name; end it with `/` for a group of its own.
-        reduce: makes one number of an array, such as `jnp.mean`; called for each value with axes.
-            Under `nn.scan` and `nn.vmap` sown values have the axis of the layers in front.
+        prefix: put before every name; end it with `/` to get one group in TensorBoard.
+        reduce: array -> number, such as `jnp.mean`; called for each value with axes. Under
+            `nn.scan` and `nn.vmap` the first axis of a sown value is that of the layers.
         **options: as in `jaxlog.log`.
 
-    A module that sows a name several times in a step logs it as often.
+    A name that a module sows several times in a step is logged as often.
 
     Raises:
-        LogArgumentError: `variables` has no such collection, or a value has axes and nobody said
-            how to reduce it.
+        LogArgumentError: `variables` has no such collection, or a value has axes and `reduce` is
+            None.
 
     Example:
         >>> import flax.linen as nn, jax, jaxlog
@@ -71,14 +71,14 @@ def log_sown(
 
 
 class Linen(Library):
-    """Linen's modules in captured functions."""
+    """What captured functions need that call linen modules."""
 
     @contextlib.contextmanager
     def capturing(self) -> Iterator[None]:
-        """`init` records nothing, and `nn.scan` records each iteration once."""
-        _hush_rehearsals()
+        """Inside, `init` logs nothing and `nn.scan` logs each iteration once."""
+        _silence_first_trace_of_scan()
         try:
-            with nn.intercept_methods(_hush_init):
+            with nn.intercept_methods(_silence_init):
                 yield
         except ValueError as error:
             if "data dependency on the scan body" not in str(error):
@@ -90,38 +90,38 @@ class Linen(Library):
             ) from error
 
 
-def _hush_init(
+def _silence_init(
     next_fun: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
 ) -> Any:
-    """An interceptor of linen's: a method that runs to make the parameters logs nothing."""
+    """A linen interceptor: methods log nothing while they initialize the parameters."""
     module = context.module
-    initialises = module.scope is not None and module.is_initializing()
-    with silent() if initialises else contextlib.nullcontext():
+    initializes = module.scope is not None and module.is_initializing()
+    with silent() if initializes else contextlib.nullcontext():
         return next_fun(*args, **kwargs)
 
 
-def _hush_rehearsals() -> None:
-    """Makes flax's scan call its body without logs the first time.
+def _silence_first_trace_of_scan() -> None:
+    """Makes flax's `axes_scan.scan` trace its body without logs the first time.
 
-    `nn.scan` traces the body twice: once to find what the loop does not change, of which trace
-    nothing else is kept, and then for the loop. Flax 0.12.8 would log what does not depend on the
-    iteration in both; 0.12.12 refuses every effect in the first. Flax has no hook
-    there, and inner jits are cached: their traces of a rehearsal must not be those of the loop, so
-    nothing that jaxlog does at a log call would be enough.
+    `nn.scan` traces the body twice: first to find which broadcast variables the loop does not
+    change, then for the loop. Flax 0.12.8 would log what does not depend on the iteration in both
+    traces; flax 0.12.12 refuses every effect in the first. Flax has no hook there, so the function
+    is replaced. To ignore log calls in the first trace would not be enough: inner jits cache that
+    trace, and the loop would use it. `silent` is part of the cache key.
     """
     if not hasattr(axes_scan.scan, "__jaxlog__"):
-        axes_scan.scan = _with_silent_rehearsal(axes_scan.scan)
+        axes_scan.scan = _with_silent_first_trace(axes_scan.scan)
 
 
-def _with_silent_rehearsal(scan: Callable[..., Any]) -> Callable[..., Any]:
+def _with_silent_first_trace(scan: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(scan)
-    def scan_once_heard(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def scan_logging_once(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         def scanned(*operands: Any) -> Any:
-            rehearses = kwargs.get("check_constancy_invariants", True) and is_captured()
+            is_first = kwargs.get("check_constancy_invariants", True) and is_captured()
 
             def body(*inner: Any) -> Any:
-                nonlocal rehearses
-                quiet, rehearses = rehearses, False
+                nonlocal is_first
+                quiet, is_first = is_first, False
                 with silent() if quiet else contextlib.nullcontext():
                     return fn(*inner)
 
@@ -129,5 +129,5 @@ def _with_silent_rehearsal(scan: Callable[..., Any]) -> Callable[..., Any]:
 
         return scanned
 
-    setattr(scan_once_heard, "__jaxlog__", True)  # noqa: B010 - functions have no such attribute
-    return scan_once_heard
+    setattr(scan_logging_once, "__jaxlog__", True)  # noqa: B010 - functions have no such attribute
+    return scan_logging_once

@@ -1,9 +1,9 @@
 """Flax nnx: modules, optimizers and other objects that a captured function changes in place.
 
-Capture traces a pure function. So the objects among the arguments become a graph definition and a
-state, as `nnx.split` makes them, are merged again inside, and what the function has done to them
-comes back as a result, by which the caller's own objects are updated. All of them are one graph:
-a parameter that two of them share stays one.
+Capture traces a pure function. So the objects among the arguments are split into a graph definition
+and a state, as by `nnx.split`, and merged again inside the function. Their changed state is a
+further result, with which the caller's objects are updated. All objects of a call are split as one
+graph, so a parameter that two of them share stays shared.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def log_sown(
     """Logs what modules have sown, each value under the path of its module: `encoder/entropy`.
 
     Args:
-        state: what `nnx.capture(model, nnx.Intermediate)(...)` returned beside the result; before
-            flax has `nnx.capture`, what `nnx.pop(model, nnx.Intermediate)` returned.
-        prefix: stands before every name; end it with `/` for a group of its own.
-        reduce: makes one number of an array, such as `jnp.mean`; called for each value with axes.
+        state: the second result of `nnx.capture(model, nnx.Intermediate)(...)`; in versions of flax
+            without `nnx.capture`, the result of `nnx.pop(model, nnx.Intermediate)`.
+        prefix: put before every name; end it with `/` to get one group in TensorBoard.
+        reduce: array -> number, such as `jnp.mean`; called for each value with axes.
         **options: as in `jaxlog.log`.
 
-    A module that sows a name several times in a step logs it as often.
+    A name that a module sows several times in a step is logged as often.
 
     Raises:
-        LogArgumentError: `state` is no state, or a value has axes and nobody said how to reduce it.
+        LogArgumentError: `state` is not an `nnx.State`, or a value has axes and `reduce` is None.
 
     Example:
         >>> import jaxlog
@@ -68,7 +68,7 @@ def log_sown(
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class _Slot:
-    """Stands where the object of that number stood; no array, but part of the structure."""
+    """Replaces the object of that number in a pytree; static, so part of the tree structure."""
 
     number: int
 
@@ -97,9 +97,9 @@ def _with_objects(tree: Any, objects: Sequence[Any]) -> Any:
 
 
 def _holds_objects(args: Any) -> bool:
-    """Whether some argument changes in place.
+    """Whether some argument is an object that the function may change in place.
 
-    The variables in an `nnx.State` do not count: who splits a model by hand passes pytrees.
+    The variables in an `nnx.State` do not count: a user who has split a model passes pytrees.
     """
     stops = (nnx.Pytree, nnx.Variable, nnx.State)
     leaves = jax.tree.leaves(args, is_leaf=lambda x: isinstance(x, stops))
@@ -107,12 +107,12 @@ def _holds_objects(args: Any) -> bool:
 
 
 class NNX(Library):
-    """Objects of nnx in captured functions and in a loop's steps."""
+    """What captured functions and the steps of a loop need that take nnx objects."""
 
     def as_pure_call(
         self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Call | None:
-        """The call with the objects' state as an argument and a result."""
+        """The call with the state of the objects as a further argument and result."""
         if not _holds_objects((args, kwargs)):
             return None
         (rest_args, rest_kwargs), objects = _without_objects((tuple(args), dict(kwargs)))
@@ -130,7 +130,7 @@ class NNX(Library):
         def close(result: Any) -> Any:
             out, pure = result
             with nnx.update_context(_TAG):
-                _split(objects)  # numbers the caller's objects as `pure` does
+                _split(objects)  # gives the caller's objects the indices that they have in `pure`
                 with nnx.merge_context(_TAG, inner=False) as context:
                     _, made = context.merge(*pure)
             return _with_objects(out, made)
@@ -141,10 +141,10 @@ class NNX(Library):
     def transform_for(
         self, transform: Callable[..., Any], fn: Callable[..., Any], args: Any
     ) -> Callable[..., Any]:
-        """`nnx.jit` in the place of `jax.jit` for a step with objects among its arguments.
+        """`nnx.jit` in place of `jax.jit` for a step with nnx objects among its arguments.
 
         Raises:
-            LogArgumentError: the step is a method of such an object, or pmapped.
+            LogArgumentError: the step is a bound method of such an object, or pmapped.
         """
         if _is_object(getattr(fn, "__self__", None)):
             name = getattr(fn, "__qualname__", "Model.step")

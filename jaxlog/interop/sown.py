@@ -1,4 +1,4 @@
-"""Values that modules have sown, by the path of the module: logged one by one."""
+"""Logs the values that modules have sown, each under the path of its module."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["log_values"]
 def log_values(
     tree: Any, *, prefix: str, reduce: Callable[[Any], Any] | None, options: Mapping[str, Any]
 ) -> None:
-    """Logs every value of nested mappings under its path; a tuple or list holds several values.
+    """Logs every value of nested mappings under its path; a tuple or list is several values.
 
     Raises:
         LogArgumentError: a value has axes, and `reduce` is None.

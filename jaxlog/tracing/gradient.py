@@ -22,11 +22,11 @@ __all__ = ["log_gradient"]
 def log_gradient(
     name: str, x: Any, *, batch_size: float | None = None, **options: Unpack[LogOptions]
 ) -> Any:
-    """`x`; where a backward pass goes through it, the norm of its cotangent is logged.
+    """`x`; a backward pass through it logs the norm of its cotangent.
 
-    The norm is the Euclidean one over all elements of all floating leaves, in float32. A forward
-    pass alone, and forward-mode differentiation, log nothing. Under `vmap` each example logs its
-    own norm.
+    The norm is the Euclidean norm over all elements of all floating leaves, in float32. A forward
+    pass alone and forward-mode differentiation log nothing. Under `vmap` each example logs one
+    norm.
 
     Args:
         name: the key.
@@ -35,8 +35,8 @@ def log_gradient(
         **options: as in `jaxlog.log`; a norm has no `mask`.
 
     Raises:
-        LogArgumentError: an option that cannot be, or `x` has no floating leaf.
-        HookError: the hook around the call does not allow it.
+        LogArgumentError: an option is not valid, or `x` has no floating leaf.
+        HookError: the hook around the call does not allow logging or one of the options.
 
     Example:
         >>> import jax, jaxlog
@@ -76,8 +76,9 @@ def log_gradient(
     return jax.tree.unflatten(treedef, outs)
 
 
-# The identity on what flows forward; `linear_p` is the same on what flows back. They are two, so
-# that the primal of a differentiated program carries no tap and nothing is logged twice.
+# Both are the identity. The JVP rule of `tap_p` puts `linear_p` on the tangent and nothing on the
+# primal; transposing `linear_p` logs. With one primitive, the primal of a program that is
+# differentiated twice would be tapped again, and its norm logged twice.
 tap_p = Primitive("log_gradient")
 linear_p = Primitive("log_gradient_tangent")
 

@@ -1,9 +1,11 @@
 """Values that are computed only at steps that are written: `log(name, thunk)`.
 
-The thunk is traced where it stands and rides, as a jaxpr, on an equation like that of `log`. So no
-transform looks into it: it is neither differentiated nor rematerialised, and stays where the value
-is. `capture` turns it into a branch. (A `lax.cond` from the start would not do: JAX drops a branch
-without results where it knows the predicate sooner than the value, as in a scan under `grad`.)
+The thunk is traced where `log` is called, and its jaxpr is a parameter of an equation like that of
+`log`. So transforms do not look into it: it is neither differentiated nor rematerialized, and stays
+where its operands are computed. `capture` makes it a branch of a `lax.cond`.
+
+A `lax.cond` from the start would be lost: JAX drops a branch without results where it knows the
+predicate before the value, as in a scan under `grad`.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ def bind_lazily(thunk: Callable[[], Logged]) -> None:
     """Logs what `thunk` returns, at steps that are written.
 
     Args:
-        thunk: computes the value and lowers its log call.
+        thunk: computes the value and normalizes its log call.
     """
     calls: list[LogCall] = []
 
@@ -59,14 +61,14 @@ def _abstract(*operands: Any, call: LogCall, jaxpr: Any) -> tuple[list[Any], set
 def _jvp(
     primals: Sequence[Any], tangents: Sequence[Any], *, call: LogCall, jaxpr: Any
 ) -> tuple[list[Any], list[Any]]:
-    """A value is logged once, whatever is differentiated around it."""
+    """Logs the primal; a log has no tangent."""
     del tangents
     lazy_p.bind(*primals, call=call, jaxpr=jaxpr)
     return [], []
 
 
 def _transpose(cotangents: Sequence[Any], *operands: Any, call: LogCall, jaxpr: Any) -> list[Any]:
-    """Reached where the value is a tangent, as in the rule of a custom_jvp."""
+    """Refuses: only a log of a tangent, as in the rule of a custom_jvp, is ever transposed."""
     del cotangents, operands, jaxpr
     raise CaptureError(
         f"{call.name!r} logs a tangent, which reverse mode (grad, vjp) never computes: it goes "
@@ -77,7 +79,7 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, call: LogCall, jaxpr: 
 def _batch(
     axis: Any, operands: Sequence[Any], axes: Sequence[Any], *, call: LogCall, jaxpr: Any
 ) -> tuple[list[Any], list[Any]]:
-    """The mapped axis comes to the front of every result; capture folds it."""
+    """Moves the mapped axis to the front of every result; capture folds it."""
 
     def run(*operands: Any) -> list[Any]:
         return evaluate(jaxpr, operands)
@@ -95,7 +97,7 @@ def _batch(
 
 
 def _lower(context: Any, *operands: Any, call: LogCall, jaxpr: Any) -> list[Any]:
-    """Emits nothing: a program that was traced with logs but never captured computes none."""
+    """Emits nothing, for programs that are traced under `capture` but compiled without it."""
     del context, operands, call, jaxpr
     return []
 

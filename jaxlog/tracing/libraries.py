@@ -1,6 +1,6 @@
-"""What capture has to know of libraries whose objects or traces are not plain JAX.
+"""What capture needs from libraries whose objects are not pytrees or that trace functions twice.
 
-`jaxlog.interop` adds them. One is asked only in a program that has imported it.
+`jaxlog.interop` adds them. A library is loaded and asked only after the program has imported it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Call(NamedTuple):
         fn: called with `args` and `kwargs`.
         args: positional arguments.
         kwargs: keyword arguments.
-        close: makes of what `fn` returned what the user's function returned.
-        batch: where the arrays of the batch may be: the user's arguments without objects.
+        close: result of `fn` -> result of the user's function.
+        batch: the user's arguments without objects; the batch size is read from their arrays.
     """
 
     fn: Callable[..., Any]
@@ -33,22 +33,22 @@ class Call(NamedTuple):
 
 
 class Library:
-    """One library. As it stands here, it needs nothing."""
+    """One library; the methods of this class do nothing, for libraries that need nothing."""
 
     def capturing(self) -> AbstractContextManager[Any]:
-        """What is open while a captured function is traced."""
+        """A context that is open while a captured function is traced."""
         return contextlib.nullcontext()
 
     def as_pure_call(
         self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Call | None:
-        """A call with mutable objects among its arguments as a pure one; None without any."""
+        """A call with mutable objects among its arguments as a pure call; None if it has none."""
         del fn, args, kwargs
 
     def transform_for(
         self, transform: Callable[..., Any], fn: Callable[..., Any], args: Any
     ) -> Callable[..., Any]:
-        """The transform that a loop gives a step of such arguments; `transform` by default."""
+        """The transform that a loop applies to a step that is called with these arguments."""
         del fn, args
         return transform
 
@@ -57,7 +57,7 @@ _KNOWN: dict[str, Callable[[], Library]] = {}
 
 
 def add(module: str, load: Callable[[], Library]) -> None:
-    """Makes a library known; `load` is called once `module` has been imported."""
+    """Adds a library; `load` is called only after the program has imported `module`."""
     _KNOWN[module] = load
 
 
@@ -67,7 +67,7 @@ def present() -> list[Library]:
 
 
 def as_pure_call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
-    """The call as one of pytrees of arrays, whatever objects stand among the arguments."""
+    """The call as one whose arguments and result are pytrees of arrays."""
     for library in present():
         call = library.as_pure_call(fn, args, kwargs)
         if call is not None:

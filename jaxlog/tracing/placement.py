@@ -1,4 +1,4 @@
-"""Where the first logs must live, so that the step that returns them compiles once."""
+"""The devices on which the first logs are put, so that the step that returns them compiles once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["place", "place_recording", "placement_of"]
 
 
 def placement_of(leaves: Iterable[Any]) -> Sharding | None:
-    """The sharding that a step of these arguments gives its logs; None leaves it to JAX.
+    """The sharding of the logs that a step of these arguments returns; None leaves it to JAX.
 
-    With arguments on several devices, the logs come back replicated over them; with arguments
-    committed to one device, they come back there. Logs that start elsewhere would have another
-    sharding in the second call than in the first, and the step would compile twice.
+    With arguments on several devices, JAX returns the logs replicated over them; with arguments
+    committed to one device, on that device. Logs with another sharding in the first call than in
+    the second would make `jax.jit` compile the step twice.
     """
     found: Sharding | None = None
     for leaf in leaves:
@@ -54,13 +54,13 @@ def _mesh_of(sharding: Sharding) -> Mesh:
 
 
 def place(logs: Any, sharding: Sharding | None) -> Any:
-    """`logs`, numpy arrays, on that sharding, without compiling anything."""
+    """`logs`, a pytree of numpy arrays, with that sharding; compiles nothing."""
     if sharding is None:
         return jax.device_put(logs)
     if sharding.is_fully_addressable:
         return jax.device_put(logs, sharding)
 
-    # device_put would ask the other processes whether they hold the same.
+    # device_put would check by a collective that all processes pass the same values.
     def one(x: Any) -> jax.Array:
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
@@ -68,10 +68,11 @@ def place(logs: Any, sharding: Sharding | None) -> Any:
 
 
 def place_recording(recording: Recording, sharding: Sharding | None) -> Recording:
-    """A recording of numpy arrays where the step will return it: `sharding` is that of the whole.
+    """A recording of numpy arrays on the devices on which the step will return it.
 
-    The shards' part lies on the mesh of their shard_map, and so does the rest if nothing else is
-    known of it.
+    Args:
+        recording: what is placed. Its shards go to the mesh of their shard_map.
+        sharding: the sharding of the rest; None for replicated over that mesh, if there is one.
     """
     shard_axes = recording.shard_axes
     mesh = None if shard_axes is None else _concrete(shard_axes.mesh, sharding)
@@ -84,7 +85,7 @@ def place_recording(recording: Recording, sharding: Sharding | None) -> Recordin
 
 
 def _concrete(mesh: Any, sharding: Sharding | None) -> Mesh | None:
-    """The devices of a mesh that a program may know only the shape of."""
+    """The concrete mesh; a traced program may know only the abstract one."""
     if isinstance(mesh, Mesh):
         return mesh
     if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):

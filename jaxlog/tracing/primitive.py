@@ -1,9 +1,11 @@
 """The log primitive: an equation that carries a logged value through every JAX transform.
 
-A primitive, unlike a Python side list, survives cached inner jits and never leaks tracers. It has
-no results; an *effect* keeps it alive. The effect derives from the one `jax.debug.callback`
-carries, the only kind that JAX keeps through partial evaluation, control flow, remat and custom
-derivatives at once: with it `grad(scan(checkpoint(f)))` counts every value once.
+A Python list of logged values would miss what a cached inner jit logs, and would hold tracers after
+their trace has ended. An equation has neither problem. It has no results; an *effect* keeps JAX
+from dropping it. The effect derives from that of `jax.debug.callback`, the only kind that JAX keeps
+through partial evaluation, control flow, remat and custom derivatives at once: with it,
+`grad(scan(checkpoint(f)))` counts every value once. An effect type that is only registered in JAX's
+allow-lists is lost inside `grad(scan(f))`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _DebugEffect: Any = debug_effect_type()
 
 
 class LogEffect(_DebugEffect):
-    """Says that a program logs."""
+    """The effect of a program that logs."""
 
     def __str__(self) -> str:
         return "Log"
@@ -52,14 +54,14 @@ def _abstract(*operands: Any, call: LogCall) -> tuple[list[Any], set[Any]]:
 def _jvp(
     primals: Sequence[Any], tangents: Sequence[Any], *, call: LogCall
 ) -> tuple[list[Any], list[Any]]:
-    """A value is logged once, whatever is differentiated around it."""
+    """Logs the primal; a log has no tangent."""
     del tangents
     log_p.bind(*primals, call=call)
     return [], []
 
 
 def to_front(operands: Sequence[Any], axes: Sequence[Any]) -> list[Any]:
-    """Operands with their mapped axis first; those that are not mapped are repeated along it."""
+    """Operands with their mapped axis first; an operand without one is broadcast along it."""
     size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
     return [
         jnp.broadcast_to(x, (size, *jnp.shape(x))) if axis is None else jnp.moveaxis(x, axis, 0)
@@ -68,7 +70,7 @@ def to_front(operands: Sequence[Any], axes: Sequence[Any]) -> list[Any]:
 
 
 def _transpose(cotangents: Sequence[Any], *operands: Any, call: LogCall) -> list[Any]:
-    """Reached where the value is a tangent, as in the rule of a custom_jvp."""
+    """Refuses: only a log of a tangent, as in the rule of a custom_jvp, is ever transposed."""
     del cotangents, operands
     raise CaptureError(
         f"{call.name!r} logs a tangent, which reverse mode (grad, vjp) never computes: it goes "
@@ -79,13 +81,13 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, call: LogCall) -> list
 def _batch(
     operands: Sequence[Any], axes: Sequence[Any], *, call: LogCall
 ) -> tuple[list[Any], list[Any]]:
-    """Mapped axes gather at the front of every operand; capture folds them."""
+    """Moves the mapped axis to the front of every operand; capture folds leading axes."""
     log_p.bind(*to_front(operands, axes), call=call)
     return [], []
 
 
 def _lower(context: Any, *operands: Any, call: LogCall) -> list[Any]:
-    """Emits nothing: a program that was traced with logs but never captured computes none."""
+    """Emits nothing, for programs that are traced under `capture` but compiled without it."""
     del context, operands, call
     return []
 

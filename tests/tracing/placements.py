@@ -1,14 +1,20 @@
-"""Every place in a traced step where a value can be logged, beside the values that JAX reaches.
+"""Where a value can be logged in a traced step, and what is then logged, computed in plain numpy.
 
-A placement is a function of `x`, float32 of shape (4,), that calls `emit` somewhere, and an oracle
-in plain numpy that lists the values of those calls, in float64.
+Two tables share one list of reductions:
+
+- `PLACEMENTS`: a function of `x`, float32 of shape (4,), that calls `emit` somewhere, and an oracle
+  that lists the values of those calls.
+- `WRAPPERS`: every transform as a wrapper of a function of one number, and an oracle that lists
+  what it calls the function with. Wrappers nest: `outer(inner(f))` calls `f` with what `inner`
+  makes of each thing that `outer` makes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -16,41 +22,428 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import AxisType, PartitionSpec
 
 from jaxlog import log
-from jaxlog.metrics import Accuracy, Mean
+from jaxlog.metrics import Accuracy, Last, Mean, Metric, state
 
+# ---- reductions -----------------------------------------------------------------------------
+
+Emitted = tuple[float, float]  # what one call of emit logs: value, weight
+Parts = list[tuple[float, float]]  # what one reduction counts of it: value, weight
 MASK_ABOVE = 2.1
 
 
-def emit(value: Any, weight: Any = None) -> None:
-    """Logs one value under every reduction there is."""
+class Pair(Metric):
+    """A vector state that adds up beside one that keeps the greatest."""
+
+    sums: jax.Array = state(np.zeros(3), reduce="sum")
+    peaks: jax.Array = state(np.full(2, -np.inf), reduce="max")
+
+    @classmethod
+    def of(cls, v: Any) -> Pair:
+        return cls(sums=jnp.stack([v, v * v, jnp.ones_like(v)]), peaks=jnp.stack([v, -v]))
+
+    def compute(self) -> Any:
+        return self.sums[0] + 2 * self.sums[1] + 3 * self.sums[2] + self.peaks.sum()
+
+
+@dataclasses.dataclass(frozen=True)
+class Reduction:
+    """One way to log a value.
+
+    Attributes:
+        log: `(name, value, weight, **options)` logs it.
+        counts: what the calls of a step count.
+        reduce: what is counted as one value, in float64; nan if nothing is.
+    """
+
+    log: Callable[..., None]
+    counts: Callable[[Sequence[Emitted]], Parts]
+    reduce: Callable[[Parts], float]
+
+
+def _mean(parts: Parts) -> float:
+    weight = math.fsum(w for _, w in parts)
+    return math.fsum(v * w for v, w in parts) / weight if weight else math.nan
+
+
+def _fold(fold: Callable[[list[float]], float], nothing: float) -> Callable[[Parts], float]:
+    return lambda parts: fold([v for v, _ in parts]) if parts else nothing
+
+
+def _pair(values: list[float]) -> float:
+    sums = math.fsum(values) + 2 * math.fsum(v * v for v in values) + 3 * len(values)
+    return sums + max(values) - min(values)
+
+
+_SUM, _MAX, _MIN = _fold(math.fsum, 0.0), _fold(max, -math.inf), _fold(min, math.inf)
+REDUCTIONS: dict[str, Reduction] = {}
+
+
+def reduction(
+    counts: Callable[[Sequence[Emitted]], Parts], reduce: Callable[[Parts], float]
+) -> Callable[[Callable[..., None]], None]:
+    def add(log_it: Callable[..., None]) -> None:
+        REDUCTIONS[log_it.__name__.replace("_", " ").strip()] = Reduction(log_it, counts, reduce)
+
+    return add
+
+
+def _ones(calls: Sequence[Emitted]) -> Parts:
+    return [(v, 1.0) for v, _ in calls]
+
+
+def _shown(calls: Sequence[Emitted]) -> Parts:
+    return [(v, 1.0) for v, _ in calls if v > MASK_ABOVE]
+
+
+def _array(calls: Sequence[Emitted]) -> Parts:
+    each = [(u, kept) for v, _ in calls for u, kept in ((v, v > MASK_ABOVE), (2 * v, True))]
+    return [(u, 1.0) for u, kept in each if kept]
+
+
+@reduction(_ones, _mean)
+def mean(name: str, value: Any, weight: Any, **options: Any) -> None:
+    del weight
+    log(name, value, **options)
+
+
+@reduction(lambda calls: [(v, 3.0) for v, _ in calls], _mean)
+def weighted(name: str, value: Any, weight: Any, **options: Any) -> None:
+    del weight
+    log(name, value, batch_size=3, **options)
+
+
+@reduction(list, _mean)
+def traced_weight(name: str, value: Any, weight: Any, **options: Any) -> None:
+    log(name, value, batch_size=weight, **options)
+
+
+@reduction(list, _SUM)
+def sum_(name: str, value: Any, weight: Any, **options: Any) -> None:
+    del weight
+    log(name, value, reduce_fx="sum", **options)
+
+
+@reduction(list, _MIN)
+def min_(name: str, value: Any, weight: Any, **options: Any) -> None:
+    del weight
+    log(name, value, reduce_fx="min", **options)
+
+
+@reduction(list, _MAX)
+def max_(name: str, value: Any, weight: Any, **options: Any) -> None:
+    del weight
+    log(name, value, reduce_fx="max", **options)
+
+
+@reduction(lambda calls: [(float(round(4 * v)), 1.0) for v, _ in calls], _SUM)
+def count(name: str, value: Any, weight: Any, **options: Any) -> None:
+    del weight
+    log(name, jnp.round(4 * value).astype(jnp.int32), reduce_fx="sum", **options)
+
+
+@reduction(_shown, _mean)
+def masked(name: str, value: Any, weight: Any, **options: Any) -> None:
+    del weight
+    log(name, value, mask=value > MASK_ABOVE, **options)
+
+
+@reduction(_shown, _MAX)
+def masked_max(name: str, value: Any, weight: Any, **options: Any) -> None:
+    del weight
+    log(name, value, mask=value > MASK_ABOVE, reduce_fx="max", **options)
+
+
+@reduction(_array, _mean)
+def masked_array(name: str, value: Any, weight: Any, **options: Any) -> None:
+    del weight
+    kept = jnp.stack([value > MASK_ABOVE, value > -100, value > 100])
+    array = jnp.stack([value, 2 * value, jnp.full_like(value, jnp.nan)])
+    log(name, array, mask=kept, **options)
+
+
+@reduction(
+    lambda calls: [(float(u > MASK_ABOVE), 1.0) for v, _ in calls for u in (v, 2 * v)], _mean
+)
+def accuracy(name: str, value: Any, weight: Any, **options: Any) -> None:
+    del weight
+    right = (jnp.stack([value, 2 * value]) > MASK_ABOVE).astype(jnp.int32)
+    log(name, Accuracy.of(predictions=right, labels=jnp.ones_like(right)), **options)
+
+
+@reduction(_ones, _mean)
+def lazy(name: str, value: Any, weight: Any, **options: Any) -> None:
+    del weight
+    log(name, lambda: jnp.sin(value) * 0 + value, **options)
+
+
+@reduction(lambda calls: [pair for v, w in calls for pair in ((v, w), (2 * v, 1.0))], _mean)
+def mean_metric(name: str, value: Any, weight: Any, **options: Any) -> None:
+    weights = jnp.stack([weight, jnp.ones_like(weight)])
+    log(name, Mean.of(jnp.stack([value, 2 * value]), weights=weights), **options)
+
+
+@reduction(list, _fold(lambda values: values[-1], math.nan))
+def last(name: str, value: Any, weight: Any, **options: Any) -> None:
+    del weight
+    log(name, Last.of(value), **options)
+
+
+@reduction(list, _fold(_pair, math.nan))
+def vector(name: str, value: Any, weight: Any, **options: Any) -> None:
+    del weight
+    log(name, Pair.of(value), **options)
+
+
+# The order of calls, and so the last one, is not part of the oracles of PLACEMENTS.
+PLACED = [name for name in REDUCTIONS if name not in {"last", "vector"}]
+PAIRED = ["mean", "traced weight", "sum", "min", "max", "last", "vector"]
+
+
+def emit(
+    value: Any,
+    weight: Any = None,
+    *,
+    prefix: str = "",
+    reductions: Iterable[str] = PLACED,
+    **options: Any,
+) -> None:
+    """Logs one value once under each of the reductions."""
     value = jnp.asarray(value)
     weight = value * value + 1 if weight is None else jnp.asarray(weight)
-    both, nan = jnp.stack([value, 2 * value]), jnp.full_like(value, jnp.nan)
-    kept = jnp.stack([value > MASK_ABOVE, value > -100, value > 100])
-    log("mean", value)
-    log("weighted", value, batch_size=3)
-    log("traced weight", value, batch_size=weight)
-    log("sum", value, reduce_fx="sum")
-    log("min", value, reduce_fx="min")
-    log("max", value, reduce_fx="max")
-    log("count", jnp.round(4 * value).astype(jnp.int32), reduce_fx="sum")
-    log("masked", value, mask=value > MASK_ABOVE)
-    log("masked max", value, mask=value > MASK_ABOVE, reduce_fx="max")
-    log("masked array", jnp.stack([value, 2 * value, nan]), mask=kept)
-    right = (both > MASK_ABOVE).astype(jnp.int32)
-    log("Accuracy", Accuracy.of(predictions=right, labels=jnp.ones_like(right)))
-    log("lazy", lambda: jnp.sin(value) * 0 + value)
-    log("Mean", Mean.of(both, weights=jnp.stack([weight, jnp.ones_like(weight)])))
-
-
-Emitted = tuple[float, float]  # value, weight
+    for name in reductions:
+        REDUCTIONS[name].log(prefix + name, value, weight, **options)
 
 
 def emitted(values: Any) -> list[Emitted]:
-    """Calls that take the weight of their value."""
+    """The calls of `emit` with these values and the weight that it gives them."""
     return [(float(v), float(v) ** 2 + 1) for v in np.ravel(values)]
+
+
+# ---- every transform as a wrapper -------------------------------------------------------------
+
+Fn = Callable[[Any], Any]  # a float32 number to a float32 number
+BOUND = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Wrapper:
+    """A transform.
+
+    Attributes:
+        wrap: the wrapped function;
+        calls: what it calls the function with, given its own argument.
+        batches: whether it maps the function, so that a branch inside decides for each by running
+            both (as JAX documents): then everything is logged.
+        branches: whether the function is in a branch.
+    """
+
+    wrap: Callable[[Fn], Fn]
+    calls: Callable[[float], Sequence[float]]
+    batches: bool = False
+    branches: bool = False
+
+
+WRAPPERS: dict[str, Wrapper] = {}
+
+
+def wrapper(
+    name: str, calls: Callable[[float], Sequence[float]] = lambda v: [v], **flags: bool
+) -> Callable[[Any], Any]:
+    def add(wrap: Callable[[Fn], Fn]) -> Callable[[Fn], Fn]:
+        WRAPPERS[name] = Wrapper(wrap, calls, **flags)
+        return wrap
+
+    return add
+
+
+TIMES = np.array([1, 2, 3], np.float32)
+
+
+@wrapper("jit")
+def _(f: Fn) -> Fn:
+    return jax.jit(f)
+
+
+@wrapper("jit called twice", lambda v: [v, 2 * v])
+def _(f: Fn) -> Fn:
+    inner = jax.jit(f)
+    return lambda v: inner(v) + inner(2 * v)
+
+
+@wrapper("scan", lambda v: [v, 2 * v, 3 * v])
+def _(f: Fn) -> Fn:
+    return lambda v: lax.scan(lambda c, x: (c + f(x), None), jnp.float32(0), v * TIMES)[0]
+
+
+@wrapper("reverse scan", lambda v: [3 * v, 2 * v, v])
+def _(f: Fn) -> Fn:
+    def run(v: Any) -> Any:
+        return lax.scan(lambda c, x: (c, f(x)), 0, v * TIMES, reverse=True)[1].sum()
+
+    return run
+
+
+@wrapper("fori_loop", lambda v: [v, 2 * v])
+def _(f: Fn) -> Fn:
+    return lambda v: lax.fori_loop(1, 3, lambda i, c: c + f(v * i), jnp.float32(0))
+
+
+@wrapper("while_loop", lambda v: [v, 2 * v])
+def _(f: Fn) -> Fn:
+    def run(v: Any) -> Any:
+        def body(state: Any) -> Any:
+            i, total = state
+            return i + 1, total + f(v * i)
+
+        return lax.while_loop(lambda state: state[0] < 3, body, (1, jnp.float32(0)))[1]
+
+    return run
+
+
+@wrapper("cond", lambda v: [v] if v > BOUND else [], branches=True)
+def _(f: Fn) -> Fn:
+    return lambda v: lax.cond(v > BOUND, f, jnp.cos, v)
+
+
+@wrapper("switch", lambda v: [v] if v > BOUND else [], branches=True)
+def _(f: Fn) -> Fn:
+    return lambda v: lax.switch((v > BOUND).astype(jnp.int32), [jnp.cos, f], v)
+
+
+@wrapper("vmap", lambda v: [v, 2 * v], batches=True)
+def _(f: Fn) -> Fn:
+    return lambda v: jax.vmap(f)(v * TIMES[:2]).sum()
+
+
+@wrapper("vmap with axis_name", lambda v: [v, 2 * v], batches=True)
+def _(f: Fn) -> Fn:
+    def each(v: Any) -> Any:
+        return f(v) + lax.pmean(v, "lanes")
+
+    return lambda v: jax.vmap(each, axis_name="lanes")(v * TIMES[:2]).sum()
+
+
+@wrapper("grad")
+def _(f: Fn) -> Fn:
+    return jax.grad(f)
+
+
+@wrapper("value_and_grad")
+def _(f: Fn) -> Fn:
+    return lambda v: sum(jax.value_and_grad(f)(v))
+
+
+@wrapper("jacrev")
+def _(f: Fn) -> Fn:
+    return jax.jacrev(f)
+
+
+@wrapper("jacfwd")
+def _(f: Fn) -> Fn:
+    return jax.jacfwd(f)
+
+
+@wrapper("hessian")
+def _(f: Fn) -> Fn:
+    return jax.hessian(f)
+
+
+@wrapper("vjp")
+def _(f: Fn) -> Fn:
+    def run(v: Any) -> Any:
+        out, pull = jax.vjp(f, v)
+        return out + pull(jnp.ones_like(out))[0]
+
+    return run
+
+
+@wrapper("jvp")
+def _(f: Fn) -> Fn:
+    return lambda v: sum(jax.jvp(f, (v,), (jnp.ones_like(v),)))
+
+
+@wrapper("linearize")
+def _(f: Fn) -> Fn:
+    def run(v: Any) -> Any:
+        out, linear = jax.linearize(f, v)
+        return out + linear(jnp.ones_like(v))
+
+    return run
+
+
+@wrapper("checkpoint")
+def _(f: Fn) -> Fn:
+    return jax.checkpoint(f)
+
+
+@wrapper("checkpoint under a policy")
+def _(f: Fn) -> Fn:
+    return jax.checkpoint(f, policy=jax.checkpoint_policies.everything_saveable)
+
+
+@wrapper("custom_jvp")
+def _(f: Fn) -> Fn:
+    run = jax.custom_jvp(f)
+    run.defjvp(lambda primals, tangents: jax.jvp(f, primals, tangents))
+    return run
+
+
+@wrapper("custom_vjp")
+def _(f: Fn) -> Fn:
+    run = jax.custom_vjp(f)
+    run.defvjp(lambda v: (f(v), v), lambda v, cotangent: (cotangent * jnp.cos(v),))
+    return run
+
+
+def _sharded(axes: dict[str, int], *, check: bool = True, manual: Any = None) -> Any:
+    count = int(np.prod(list(axes.values())))
+    manual = tuple(manual or axes)
+
+    def wrap(f: Fn) -> Fn:
+        mesh = jax.make_mesh(
+            tuple(axes.values()),
+            tuple(axes),
+            axis_types=(AxisType.Auto,) * len(axes),
+            devices=jax.devices()[:count],
+        )
+
+        def shard(v: Any) -> Any:
+            return lax.psum(f(v[0]), manual)
+
+        run = jax.shard_map(
+            shard,
+            mesh=mesh,
+            in_specs=PartitionSpec(manual),
+            out_specs=PartitionSpec(),
+            axis_names=set(manual),
+            check_vma=check,
+        )
+        size = int(np.prod([axes[axis] for axis in manual]))
+        return lambda v: run(v * np.arange(1, size + 1, dtype=np.float32))
+
+    return wrap
+
+
+# All on the same four devices, so that one program holds them all.
+FOUR = [1, 2, 3, 4]
+wrapper("shard_map", lambda v: [v * i for i in FOUR])(_sharded({"a": 4}))
+wrapper("shard_map, unchecked", lambda v: [v * i for i in FOUR])(_sharded({"a": 4}, check=False))
+wrapper("shard_map of two axes", lambda v: [v * i for i in FOUR])(_sharded({"a": 2, "b": 2}))
+wrapper("shard_map of one axis of two", lambda v: [v, 2 * v])(
+    _sharded({"a": 2, "b": 2}, manual=("a",))
+)
+
+
+@wrapper("pmap", lambda v: [v * i for i in FOUR])
+def _(f: Fn) -> Fn:
+    run = jax.pmap(f, devices=jax.devices()[:4])
+    return lambda v: run(v * np.array(FOUR, np.float32)).sum()
+
+
+# ---- places in a step -----------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +457,7 @@ class Placement:
     """
 
     name: str
-    run: Callable[[jax.Array], Any]
+    run: Callable[[Any], Any]
     oracle: Callable[[np.ndarray], list[Emitted]]
 
 

@@ -16,8 +16,7 @@ import jaxlog
 from jaxlog import capture, hook, log
 from jaxlog.errors import HookError, LogArgumentError
 from jaxlog.logs import Recording, decode_rows
-from tests.tracing.placements import PLACEMENTS
-from tests.tracing.test_transforms import REDUCTIONS
+from tests.tracing.placements import PLACEMENTS, REDUCTIONS
 
 X = np.array([3.0, 1.0, 2.5, 0.5], np.float32)
 BATCH = np.arange(8, dtype=np.float32)
@@ -56,8 +55,8 @@ def before(recording: Recording, should_write: bool) -> Recording:
 def test_only_steps_that_are_written_have_it(place: str, should_write: bool) -> None:
     step, recording = step_of(place)
     seen = decode_rows(recording.schema, np.asarray(step(before(recording, should_write), X)))
-    count, reduce = REDUCTIONS["mean"]
-    value = reduce(count(PLACEMENTS[place].oracle(X.astype(np.float64))))
+    mean = REDUCTIONS["mean"]
+    value = mean.reduce(mean.counts(PLACEMENTS[place].oracle(X.astype(np.float64))))
     np.testing.assert_allclose(seen["mean"].step_values(), [value], rtol=2e-6)
     wanted = [value] if should_write else [np.nan]
     np.testing.assert_allclose(seen["lazy"].step_values(), wanted, rtol=2e-6)

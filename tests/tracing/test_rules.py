@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.core import eval_jaxpr
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jax.sharding import Mesh, PartitionSpec
@@ -60,7 +61,7 @@ def rebuild(interpreter: Any, eqn: Any, operands: Sequence[Any]) -> Any:
 def _lower(context: Any, *operands: Any, program: Any, times: int) -> Any:
     def run(*args: Any) -> Any:
         for _ in range(times):
-            args = jax.core.eval_jaxpr(program.jaxpr, program.consts, *args)
+            args = eval_jaxpr(program.jaxpr, program.consts, *args)
         return args
 
     return mlir.lower_fun(run, multiple_results=True)(context, *operands)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxlog import capture
-from tests.tracing.placements import MASK_ABOVE, PLACEMENTS, Emitted, Placement, cached
+from tests.tracing.placements import PLACED, PLACEMENTS, REDUCTIONS, Placement, cached
 
 ROWS = 4
 STEPS = np.array(
@@ -27,61 +26,13 @@ STEPS = np.array(
     ],
 )
 
-Parts = list[tuple[float, float]]  # value, weight: what a step counts
-
-
-def _mean(parts: Parts) -> float:
-    weight = math.fsum(w for _, w in parts)
-    return math.fsum(v * w for v, w in parts) / weight if weight else math.nan
-
-
-def _fold(fold: Callable[[list[float]], float], nothing: float) -> Callable[[Parts], float]:
-    return lambda parts: fold([v for v, _ in parts]) if parts else nothing
-
-
-def _array(calls: Sequence[Emitted]) -> Parts:
-    return [
-        (value, 1.0)
-        for v, _ in calls
-        for value, kept in ((v, v > MASK_ABOVE), (2 * v, True))
-        if kept
-    ]
-
-
-def _shown(calls: Sequence[Emitted]) -> Parts:
-    return [(v, 1.0) for v, _ in calls if v > MASK_ABOVE]
-
-
-_SUM, _MAX, _MIN = _fold(math.fsum, 0.0), _fold(max, -math.inf), _fold(min, math.inf)
-# Name -> what the calls of a step count, and how what is counted reduces.
-REDUCTIONS: dict[str, tuple[Callable[[Sequence[Emitted]], Parts], Callable[[Parts], float]]] = {
-    "mean": (lambda calls: [(v, 1.0) for v, _ in calls], _mean),
-    "weighted": (lambda calls: [(v, 3.0) for v, _ in calls], _mean),
-    "traced weight": (list, _mean),
-    "sum": (list, _SUM),
-    "min": (list, _MIN),
-    "max": (list, _MAX),
-    "count": (lambda calls: [(float(round(4 * v)), 1.0) for v, _ in calls], _SUM),
-    "masked": (_shown, _mean),
-    "masked max": (_shown, _MAX),
-    "masked array": (_array, _mean),
-    "Accuracy": (
-        lambda calls: [(float(u > MASK_ABOVE), 1.0) for v, _ in calls for u in (v, 2 * v)],
-        _mean,
-    ),
-    "lazy": (lambda calls: [(v, 1.0) for v, _ in calls], _mean),
-    "Mean": (
-        lambda calls: [pair for v, w in calls for pair in ((v, w), (2 * v, 1.0))],
-        _mean,
-    ),
-}
 BY_BATCH = ("mean", "masked", "lazy")
 
 
 def expected(placement: Placement, reduction: str) -> tuple[float, list[float]]:
     """`(compute(), history())` of the same program in float64."""
-    count, reduce = REDUCTIONS[reduction]
-    steps = [count(placement.oracle(x)) for x in STEPS]
+    counts, reduce = REDUCTIONS[reduction].counts, REDUCTIONS[reduction].reduce
+    steps = [counts(placement.oracle(x)) for x in STEPS]
     history = [reduce(parts) if parts else math.nan for parts in steps][-ROWS:]
     if reduction in BY_BATCH:  # a step weighs by its batch, however many values it logged
         steps = [[(reduce(parts), 4.0)] if parts else [] for parts in steps]
@@ -105,11 +56,11 @@ def ran(name: str) -> tuple[dict[str, float], dict[str, np.ndarray], Any]:
     return values, logs.history(), out
 
 
-CASES = [(place, reduction) for place in PLACEMENTS for reduction in REDUCTIONS]
+CASES = [(place, reduction) for place in PLACEMENTS for reduction in PLACED]
 
 
 def test_number_of_cases() -> None:
-    assert (len(PLACEMENTS), len(REDUCTIONS), len(CASES)) == (87, 13, 1131)
+    assert (len(PLACEMENTS), len(PLACED), len(CASES)) == (87, 13, 1131)
 
 
 @pytest.mark.parametrize(("place", "reduction"), CASES)
@@ -120,10 +71,17 @@ def test_counts_each_value_once(place: str, reduction: str) -> None:
     np.testing.assert_allclose(history[reduction], steps, rtol=2e-6)
 
 
+@functools.cache
+def plain_results() -> dict[str, Any]:
+    """What every placement returns without capture, in one program."""
+    run = jax.jit(lambda x: {name: place.run(x) for name, place in PLACEMENTS.items()})
+    return run(jnp.asarray(STEPS[-1], jnp.float32))
+
+
 @pytest.mark.parametrize("place", PLACEMENTS)
 def test_leaves_results_alone(place: str) -> None:
     *_, out = ran(place)
-    plain: Any = jax.jit(PLACEMENTS[place].run)(jnp.asarray(STEPS[-1], jnp.float32))
+    plain = plain_results()[place]
     assert jax.tree.structure(out) == jax.tree.structure(plain)
     for ours, theirs in zip(jax.tree.leaves(out), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
