@@ -1,12 +1,13 @@
-"""How the pages are built: `scripts/check` does, with every warning an error.
+"""How the pages are built; `scripts/check` builds them, with every warning an error.
 
-Cells of pages and notebooks run in the build. What they printed is kept under `_build/` for as long
-as no source file of jaxlog changes, so a second build runs none.
+Cells of pages and notebooks run in the build. Their output is kept under `_build/` until a source
+file of jaxlog changes, so a second build runs no cell.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging as stdlib_logging
 import os
@@ -24,10 +25,10 @@ HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent
 PACKAGE = pathlib.Path(jaxlog.__file__).parent
 
-# The kernels that run cells find the interpreter and the devices that this build has.
+# The kernels that run cells must use the interpreter and the devices of this build.
 os.environ["PATH"] = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# They see nothing of the user's own IPython, and say nothing of how they are connected.
+# They must not read the user's IPython configuration, nor print how they are connected.
 os.environ["IPYTHONDIR"] = str(HERE / "_build" / "ipython")
 profile = HERE / "_build" / "ipython" / "profile_default"
 profile.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,6 @@ nb_execution_cache_path = str(HERE / "_build" / "cells" / _sources())
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_preserve_defaults = True
 # Otherwise the union that numpy defines it as fills the signature.
 autodoc_type_aliases = {"npt.ArrayLike": "numpy.typing.ArrayLike"}
 autodoc_class_signature = "mixed"
@@ -89,16 +89,16 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 toc_object_entries_show_parents = "hide"
 
-# Docstrings put code into single backticks. What names something here becomes a link.
+# Docstrings have code in single backticks. If it is a documented name, it becomes a link.
 default_role = "py:obj"
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:obj", r".*"),  # the backticks above: most are code, and no reference
-    (
-        "py:.*",
-        r"(jax|np|npt|numpy|pd|pl|optax|fsspec|matplotlib|collections|types|typing|os|pathlib)\..*",
-    ),
-    ("py:class", r"jaxlog\.logs\.schema\..*|Reduce|Figure|A DataFrame|the backend"),
+    ("py:obj", r".*"),  # the backticks above: most are code, not references
+    ("py:.*", r"(jax|np|npt|numpy|optax|fsspec|matplotlib|pd|pl|collections)\..*"),
+    ("py:.*", r"(contextlib|types|typing|os|pathlib)\..*"),
+    ("py:class", r"(jaxlog\..*\.)?[A-Z]"),  # type variables
+    ("py:class", r"jaxlog\.logs\.(schema|options)\..*|Literal|Callable|Sequence|NanPolicy|Any"),
+    ("py:class", r"Reduce|Figure|A DataFrame|the backend|a dict|arrays|Table"),
 ]
 
 
@@ -110,7 +110,7 @@ _NAME = re.compile(r"[A-Za-z_][\w.]*")
 
 
 def _mark_code(*event: Any) -> None:
-    """Backticks around code that is no name become a literal, before anyone parses them."""
+    """Makes a literal of backticks around code that is not a name, before docutils parses them."""
     lines: list[str] = event[-1]
 
     def marked(found: re.Match[str]) -> str:
@@ -118,13 +118,46 @@ def _mark_code(*event: Any) -> None:
         if code is None:
             return found[0]
         role = f"`{code}`" if _NAME.fullmatch(code) else f"``{code}``"
-        return f"{role}\\ {after}" if after else role  # `Callback`s is no markup to docutils
+        return f"{role}\\ {after}" if after else role  # docutils does not parse `Callback`s
 
     lines[:] = _CODE.sub(marked, "\n".join(lines)).split("\n")
 
 
+class _Named:
+    """A default value that a signature shows by name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+def _name_defaults(app: Sphinx, obj: Any, bound_method: bool) -> None:  # noqa: FBT001 - sphinx's
+    """Shows functions among default values as `time.time`, not by their address.
+
+    `autodoc_preserve_defaults` does that too, but it reads the defaults from the source. It fails
+    if the signature has more parameters than the source, as that of `jaxlog.log` has.
+    """
+    del app, bound_method
+    try:
+        shown = inspect.signature(obj)
+    except (TypeError, ValueError):
+        return
+    named = [
+        one.replace(
+            default=_Named(f"{one.default.__module__.split('.')[0]}.{one.default.__name__}")
+        )
+        if inspect.isroutine(one.default)
+        else one
+        for one in shown.parameters.values()
+    ]
+    if any(isinstance(one.default, _Named) for one in named):
+        obj.__signature__ = shown.replace(parameters=named)
+
+
 def _copy_notebooks() -> None:
-    """Sphinx reads below its own folder only, and the notebooks lie beside it."""
+    """Copies the notebooks into docs/, because sphinx reads only files below its own folder."""
     here = HERE / "_notebooks"
     here.mkdir(exist_ok=True)
     names = set()
@@ -145,7 +178,7 @@ def _copy_notebooks() -> None:
 
 
 def _check_complete(app: Sphinx, env: Any) -> None:
-    """Every public name stands in the reference."""
+    """Warns of public names that are not in the reference."""
     del app
     documented = {name for name, *_ in env.get_domain("py").get_objects()}
     missing = [name for name in jaxlog.__all__ if f"jaxlog.{name}" not in documented]
@@ -157,6 +190,7 @@ def _check_complete(app: Sphinx, env: Any) -> None:
 
 def setup(app: Sphinx) -> None:
     """Connects the checks."""
+    app.connect("autodoc-before-process-signature", _name_defaults)
     app.connect("autodoc-process-docstring", _mark_code, priority=100)
     app.connect("env-check-consistency", _check_complete)
 
