@@ -50,7 +50,7 @@ from jaxlog.errors import (
     WriteError,
 )
 from jaxlog.loggers import CSVLogger, Logger, MemoryLogger, TensorBoardLogger
-from jaxlog.logs import Logs
+from jaxlog.logs import LogOptions, Logs
 from jaxlog.loop import Cost, Loop
 from jaxlog.metrics import (
     AUROC,
@@ -93,6 +93,7 @@ __all__ = [
     "Last",
     "LearningRateMonitor",
     "LogArgumentError",
+    "LogOptions",
     "Logger",
     "LoggerError",
     "Logs",

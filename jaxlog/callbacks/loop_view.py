@@ -121,6 +121,36 @@ class LoopView(Protocol):
         """Logs a value on the host, with the defaults of the running hook."""
         ...
 
+    def log_image(
+        self, tag: str, image: Any, *, dataformats: str | None = None, step: int | None = None
+    ) -> None:
+        """Hands a picture to every logger, in order with the rows around it."""
+        ...
+
+    def log_audio(
+        self, tag: str, samples: Any, *, sample_rate: int, step: int | None = None
+    ) -> None:
+        """Hands sound to every logger."""
+        ...
+
+    def log_text(self, tag: str, text: str, *, step: int | None = None) -> None:
+        """Hands Markdown to every logger."""
+        ...
+
+    def log_histogram(
+        self, tag: str, values: Any, *, edges: Any = None, step: int | None = None
+    ) -> None:
+        """Hands numbers, or with `edges` their counts, to every logger."""
+        ...
+
+    def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None) -> None:
+        """Hands hyperparameters to every logger."""
+        ...
+
+    def flush(self) -> None:
+        """Fetches and writes everything logged; returns when loggers have it on storage."""
+        ...
+
     def hook(self, name: str) -> AbstractContextManager[None]:
         """`log` calls inside take the defaults of another hook."""
         ...

@@ -61,10 +61,10 @@ class HostLog:
     def log_at_step(self, name: str, value: Any, step: int, options: Mapping[str, Any]) -> None:
         """Logs a scalar with an x value of its own; see `Loop.log`."""
         check_count("step", step, least=0)
-        given = {"on_step", "on_epoch", "reduce_fx"} & set(options)
+        given = [name for name in ("on_step", "on_epoch", "reduce_fx") if name in options]
         if given:
             raise LogArgumentError(
-                f"loop.log({name!r}, ..., step={step}, {given.pop()}=...): a value with an x value "
+                f"loop.log({name!r}, ..., step={step}, {given[0]}=...): a value with an x value "
                 f"of its own is written as it is; leave one of the two out"
             )
         hook = find_hook("training_step")

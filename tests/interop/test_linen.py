@@ -52,7 +52,7 @@ class Layer(nn.Module):
     """Scales what it gets by a weight, and logs the weight and its input."""
 
     @nn.compact
-    def __call__(self, x: Array, _: Any = None) -> tuple[Array, None]:
+    def __call__(self, x: Any, _: Any = None) -> tuple[Array, None]:
         weight = self.param("weight", nn.initializers.normal(1.0), (WIDTH,))
         shared = self.variable("shared", "constant", lambda: jnp.float32(7.0))
         log_all("weight", weight[0])
@@ -77,8 +77,8 @@ class ByFunction(nn.Module):
     """nn.scan over a function that logs before it calls any module."""
 
     @nn.compact
-    def __call__(self, x: Array, _: Any = None) -> tuple[Array, None]:
-        def body(layer: Layer, x: Array, _: Any) -> Any:
+    def __call__(self, x: Any, _: Any = None) -> tuple[Array, None]:
+        def body(layer: Layer, x: Any, _: Any) -> Any:
             log_all("outside", x.max())
             jax.lax.cond(x.max() > 0, lambda: log_all("branch", x.min()), lambda: None)
             return layer(x)
@@ -142,7 +142,7 @@ CASES = [*((model, True) for model in MODELS), *((m, False) for m in ("scan", "f
 def test_each_value_counts_once(model: str, gradient: bool) -> None:
     module, variables = variables_of(model)
 
-    def step(params: Any, x: Array) -> Any:
+    def step(params: Any, x: Any) -> Any:
         def loss(params: Any) -> Array:
             return (module.apply({**variables, "params": params}, x)[0] ** 2).sum()
 
@@ -162,7 +162,7 @@ def test_each_value_counts_once(model: str, gradient: bool) -> None:
 def test_a_model_applied_twice_counts_twice(model: str) -> None:
     module, variables = variables_of(model)
 
-    def step(x: Array) -> None:
+    def step(x: Any) -> None:
         module.apply(variables, x)
         module.apply(variables, x + 1)
 
@@ -196,11 +196,11 @@ def test_vmap_logs_every_lane() -> None:
 def test_while_and_cond_log_what_runs() -> None:
     class Growing(nn.Module):
         @nn.compact
-        def __call__(self, x: Array) -> Array:
+        def __call__(self, x: Any) -> Array:
             layer = Layer()
             layer(x)  # a variable is made outside of the loop
 
-            def body(layer: Layer, x: Array) -> Array:
+            def body(layer: Layer, x: Any) -> Array:
                 log_all("body", x.sum())
                 return x + 1
 
@@ -245,7 +245,7 @@ def test_init_records_nothing(init: str, model: str) -> None:
 def test_init_and_apply_in_one_step(model: str) -> None:
     module = MODELS[model]()
 
-    def step(x: Array) -> Any:
+    def step(x: Any) -> Any:
         module.apply(module.init(jax.random.key(0), x), x)
         return module.init(jax.random.key(0), x)
 
@@ -257,7 +257,7 @@ def test_init_and_apply_in_one_step(model: str) -> None:
 def test_a_collection_made_by_apply_is_no_init() -> None:
     class Running(nn.Module):
         @nn.compact
-        def __call__(self, x: Array) -> Array:
+        def __call__(self, x: Any) -> Array:
             mean = self.variable("stats", "mean", lambda: jnp.float32(0))
             mean.value += x.mean()
             jaxlog.log("mean", mean.value)
@@ -274,7 +274,7 @@ def test_a_collection_made_by_apply_is_no_init() -> None:
 def test_other_effects_in_a_scan_pass_or_are_explained() -> None:
     class Printing(nn.Module):
         @nn.compact
-        def __call__(self, x: Array, _: Any = None) -> tuple[Array, None]:
+        def __call__(self, x: Any, _: Any = None) -> tuple[Array, None]:
             jax.debug.callback(lambda _: None, x)
             jaxlog.log("x", x.mean())
             return x, None
@@ -292,7 +292,7 @@ def test_other_effects_in_a_scan_pass_or_are_explained() -> None:
 
 
 def test_an_error_of_the_model_stays_what_it_is() -> None:
-    def step(x: Array) -> None:
+    def step(x: Any) -> None:
         raise ValueError("mine")
 
     with pytest.raises(ValueError, match="mine") as caught:
@@ -308,12 +308,12 @@ def test_outside_of_capture_flax_compiles_what_it_did() -> None:
 
     class Silent(nn.Module):
         @nn.compact
-        def __call__(self, x: Array, _: Any = None) -> tuple[Array, None]:
+        def __call__(self, x: Any, _: Any = None) -> tuple[Array, None]:
             return x * self.param("weight", nn.initializers.ones, (WIDTH,)), None
 
     class Speaking(Silent):
         @nn.compact
-        def __call__(self, x: Array, _: Any = None) -> tuple[Array, None]:
+        def __call__(self, x: Any, _: Any = None) -> tuple[Array, None]:
             log_all("x", x.mean())
             return x * self.param("weight", nn.initializers.ones, (WIDTH,)), None
 
@@ -328,7 +328,7 @@ class Sowing(nn.Module):
     """Sows twice, once as a sum, and a metric."""
 
     @nn.compact
-    def __call__(self, x: Array, _: Any = None) -> tuple[Array, None]:
+    def __call__(self, x: Any, _: Any = None) -> tuple[Array, None]:
         self.sow("intermediates", "mean", x.mean())
         self.sow("intermediates", "mean", x.mean() + 1)
         self.sow("losses", "l2", (x**2).sum(), reduce_fn=jnp.add, init_fn=lambda: jnp.float32(0))
@@ -340,7 +340,7 @@ class Deep(nn.Module):
     """Two blocks in a module with a name."""
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Any) -> Array:
         for i in range(2):
             x, _ = Sowing(name=f"layer_{i}")(x)
         return x
@@ -350,12 +350,12 @@ class Model(nn.Module):
     """What sows stands two modules deep."""
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Any) -> Array:
         return Deep(name="encoder")(x)
 
 
 def sown(module: nn.Module, *args: Any, collection: str, **options: Any) -> dict[str, float]:
-    def step(x: Array) -> None:
+    def step(x: Any) -> None:
         _, variables = module.apply({}, x, mutable=[collection])
         log_sown(variables, *args, **options)
 

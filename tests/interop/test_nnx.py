@@ -44,7 +44,7 @@ class Net(nnx.Module):
         self.last = nnx.Linear(WIDTH, 1, rngs=rngs)
         self.calls = Calls(jnp.int32(0))
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Any) -> Array:
         self.calls[...] += 1
         hidden = self.drop(self.norm(x))
         jaxlog.log("hidden", hidden.mean())
@@ -56,7 +56,7 @@ def made() -> tuple[Net, nnx.Optimizer]:
     return net, nnx.Optimizer(net, optax.sgd(0.1, momentum=0.9), wrt=nnx.Param)
 
 
-def train_step(net: Net, optimizer: nnx.Optimizer, batch: Array) -> Array:
+def train_step(net: Net, optimizer: nnx.Optimizer, batch: Any) -> Array:
     def loss_fn(net: Net) -> Array:
         loss = (net(batch) ** 2).mean()
         jaxlog.log("inner", loss)
@@ -112,7 +112,7 @@ def test_a_step_changes_objects_as_under_nnx_jit(options: dict[str, Any], jitted
     loop, rows = loop_of()
     traces = []
 
-    def counted(net: Net, optimizer: nnx.Optimizer, batch: Array) -> Array:
+    def counted(net: Net, optimizer: nnx.Optimizer, batch: Any) -> Array:
         traces.append(batch)
         return train_step(net, optimizer, batch)
 
@@ -147,7 +147,7 @@ def test_objects_deep_in_arguments_and_results() -> None:
     loop, _ = loop_of()
 
     @loop.training_step
-    def step(state: dict[str, Any], batch: Array) -> dict[str, Any]:
+    def step(state: dict[str, Any], batch: Any) -> dict[str, Any]:
         train_step(state["net"], state["optimizer"], batch)
         return {**state, "batches": state["batches"] + 1, "other": nnx.Param(batch.sum())}
 
@@ -174,7 +174,7 @@ def test_a_parameter_of_two_arguments_stays_one() -> None:
     loop, rows = loop_of()
 
     @loop.training_step
-    def step(encoder: Tied, decoder: Tied, batch: Array) -> None:
+    def step(encoder: Tied, decoder: Tied, batch: Any) -> None:
         encoder.weight[...] += 1.0
         decoder.weight[...] *= 2.0
         jaxlog.log("weight", encoder.weight[...])
@@ -194,7 +194,7 @@ def test_a_structure_that_changes_compiles_again_once() -> None:
         def __init__(self) -> None:
             self.total = nnx.Variable(jnp.zeros(()))
 
-        def __call__(self, x: Array) -> None:
+        def __call__(self, x: Any) -> None:
             self.total[...] += x.sum()
             if not hasattr(self, "last"):
                 self.last = nnx.Variable(x)
@@ -204,7 +204,7 @@ def test_a_structure_that_changes_compiles_again_once() -> None:
     loop, rows = loop_of()
 
     @loop.training_step
-    def step(model: Growing, batch: Array) -> None:
+    def step(model: Growing, batch: Any) -> None:
         model(batch)
         jaxlog.log("total", model.total[...])
         if model.mode == "more":
@@ -270,7 +270,7 @@ def test_metrics_of_nnx_count_on() -> None:
     loop, rows = loop_of()
 
     @loop.training_step
-    def step(metrics: nnx.MultiMetric, batch: Array) -> None:
+    def step(metrics: nnx.MultiMetric, batch: Any) -> None:
         metrics.update(x=batch)
         computed = metrics.compute()
         jaxlog.log_dict({"mean": computed["mean"], "shard_axes": computed["shard_axes"].mean})
@@ -290,7 +290,7 @@ def test_who_splits_by_hand_passes_pytrees() -> None:
     loop, _ = loop_of()
 
     @loop.training_step
-    def step(state: nnx.State, batch: Array) -> nnx.State:
+    def step(state: nnx.State, batch: Any) -> nnx.State:
         net = nnx.merge(graphdef, state)
         net(batch)
         return nnx.state(net)
@@ -367,7 +367,7 @@ def test_a_captured_function_changes_its_arguments() -> None:
 def test_eagerly_too() -> None:
     calls = Calls(jnp.int32(0))
 
-    def step(calls: Calls, *, by: int, x: Array) -> Calls:
+    def step(calls: Calls, *, by: int, x: Any) -> Calls:
         calls[...] += by
         jaxlog.log("calls", calls[...] + x)
         return calls
@@ -402,7 +402,7 @@ class Layer(nnx.Module):
         self.weight = nnx.Param(jax.random.normal(rngs.params(), (WIDTH,)))
         self.calls = Calls(jnp.int32(0))
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Any) -> Array:
         self.calls[...] += 1
         log_all("weight", self.weight[...][0])
         jax.jit(log_all, static_argnums=0)("input", x.mean())
@@ -419,13 +419,13 @@ def stack() -> Layer:
 
 
 def over_layers(call: Callable[[Layer, Array], Array]) -> Callable[[Layer, Array], Array]:
-    def scanned(layers: Layer, x: Array) -> Any:
+    def scanned(layers: Layer, x: Any) -> Any:
         return nnx.scan(call, in_axes=(0, nnx.Carry), out_axes=nnx.Carry)(layers, x)
 
     return scanned
 
 
-def plain(layer: Layer, x: Array) -> Array:
+def plain(layer: Layer, x: Any) -> Array:
     return layer(x)
 
 
@@ -444,7 +444,7 @@ def test_layers_log_once_each(way: str, gradient: bool) -> None:
     weights = np.asarray(layers.weight[...])
     apply = APPLIED[way]
 
-    def step(layers: Layer, x: Array) -> Any:
+    def step(layers: Layer, x: Any) -> Any:
         def loss(layers: Layer) -> Array:
             return (apply(layers, x) ** 2).sum()
 
@@ -477,10 +477,10 @@ def test_vmap_logs_every_lane() -> None:
 def test_cond_and_switch_log_the_branch_that_runs(sign: float, calls: int) -> None:
     layer, x = Layer(nnx.Rngs(0)), np.float32(sign) * np.ones(WIDTH, np.float32)
 
-    def twice(layer: Layer, x: Array) -> Array:
+    def twice(layer: Layer, x: Any) -> Array:
         return layer(layer(x))
 
-    def step(layer: Layer, x: Array) -> Array:
+    def step(layer: Layer, x: Any) -> Array:
         y = nnx.cond(x.sum() > 0, plain, twice, layer, x)
         return nnx.switch(jnp.int32(x.sum() < 0), [plain, twice], layer, x + y)
 
@@ -493,7 +493,7 @@ def test_cond_and_switch_log_the_branch_that_runs(sign: float, calls: int) -> No
 def test_loops_log_each_iteration() -> None:
     layer = Layer(nnx.Rngs(0))
 
-    def step(layer: Layer, x: Array) -> Any:
+    def step(layer: Layer, x: Any) -> Any:
         layer, x = nnx.fori_loop(0, 3, lambda i, state: (state[0], state[0](state[1])), (layer, x))
         return nnx.while_loop(
             lambda state: state[0].calls[...] < 5,
@@ -513,7 +513,7 @@ def test_loops_log_each_iteration() -> None:
 def test_the_gradient_of_a_part() -> None:
     layer = Layer(nnx.Rngs(0))
 
-    def step(layer: Layer, x: Array) -> Any:
+    def step(layer: Layer, x: Any) -> Any:
         def loss(layer: Layer) -> tuple[Array, Array]:
             y = jaxlog.log_gradient("gradient", layer(x))
             return 0.5 * (y**2).sum(), y
@@ -552,7 +552,7 @@ def test_a_model_of_linen_inside_nnx() -> None:
 class Sowing(nnx.Module):
     """Sows twice under one name."""
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Any) -> Array:
         self.sow(nnx.Intermediate, "mean", x.mean())
         self.sow(nnx.Intermediate, "mean", x.mean() + 1)
         self.sow(nnx.Intermediate, "row", x[0])
@@ -566,11 +566,11 @@ class Encoder(nnx.Module):
         self.first = Sowing()
         self.rest = nnx.List([Sowing()])
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Any) -> Array:
         return self.rest[0](self.first(x))
 
 
-def sown_by(model: nnx.Module, x: Array) -> Any:
+def sown_by(model: nnx.Module, x: Any) -> Any:
     """What the model sows: flax 0.12.0 has no `nnx.capture`, later ones warn without it."""
     if hasattr(nnx, "capture"):
         return nnx.capture(model, nnx.Intermediate)(x)[1]
