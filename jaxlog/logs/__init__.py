@@ -16,7 +16,7 @@ Read in this order::
     totals.py           running reductions over steps, on the device
     logs.py             Logs: ring buffer and totals as one pytree
     recording.py        Recording: what the step of a loop records, without totals
-    decode.py           fetched rows as numpy columns, on the host
+    columns.py          fetched rows as numpy columns, on the host
     layout.py           the same for many keys at once
 
 A value goes from `normalize` into an accumulator state, from there into a packed row, and after the
@@ -33,7 +33,7 @@ from jaxlog.logs.accumulator_state import (
     neutral,
 )
 from jaxlog.logs.arguments import check_call
-from jaxlog.logs.decode import Column, decode_rows
+from jaxlog.logs.columns import Column, decode_rows
 from jaxlog.logs.fields import Field, scalar_fields
 from jaxlog.logs.hooks import HOOKS, Hook, find_hook, resolve_flags
 from jaxlog.logs.layout import LayoutGroup, layout_groups

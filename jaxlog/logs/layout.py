@@ -12,7 +12,7 @@ from collections.abc import Hashable
 
 import numpy as np
 
-from jaxlog.logs.decode import Column
+from jaxlog.logs.columns import Column
 from jaxlog.logs.packing import offsets
 from jaxlog.logs.schema import KeySpec, Schema
 

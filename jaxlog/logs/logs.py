@@ -15,7 +15,7 @@ from jaxlog.errors import LogArgumentError, SchemaError
 from jaxlog.logs import totals as running
 from jaxlog.logs.accumulator_state import StepState, contribution, merge, neutral
 from jaxlog.logs.arguments import check_call
-from jaxlog.logs.decode import decode_rows
+from jaxlog.logs.columns import decode_rows
 from jaxlog.logs.hooks import find_hook
 from jaxlog.logs.normalize import normalize_call, spec_of
 from jaxlog.logs.options import LogOptions, takes_options

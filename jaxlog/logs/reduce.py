@@ -7,7 +7,7 @@ the states of metrics reduce by the same rules. These read it::
     fields.py             how the field of an accumulator state combines
     accumulator_state.py  the calls of one step, on the device
     totals.py             the steps, on the device
-    decode.py             the shards of a step, on the host
+    columns.py            the shards of a step, on the host
     the host loop         the steps of a row, the steps of an epoch
 
 A mean is kept as two sums, and it has two kinds of weight, which one step may mix:

@@ -1,9 +1,9 @@
 """`Fetcher`: everything that goes to the loggers, in one order, fetched one window late.
 
-Windows of steps, ends of phases, scalars at a step of their own and records (histograms, pictures,
-text, hyperparameters) wait in one queue. The copies of an item's arrays off the device start when
-it is queued; it is read when the next window is queued, so the device is never waited for while it
-trains. Loggers get what the items hold in the order of the queue, and within a window in the order
+Windows of steps, ends of phases, scalars at a step of their own and other calls of a logger (for
+histograms, pictures, text, hyperparameters) wait in one queue. The copies of an item's arrays off
+the device start when it is queued; it is read when the next window is queued, so the device is
+never waited for while it trains. Loggers get what the items hold in the order of the queue, and within a window in the order
 of its steps.
 """
 
@@ -28,7 +28,7 @@ __all__ = ["Fetcher", "PhaseEnd", "Queued"]
 
 
 class Queued(Protocol):
-    """Something that waits for its arrays: a window, the end of a phase, a scalar, a record."""
+    """Something that waits for its arrays: a window, the end of a phase, a scalar, another call."""
 
     @property
     def arrays(self) -> Any:

@@ -16,7 +16,7 @@ from jaxlog.loop.driver import Driver
 from jaxlog.loop.fetch import Fetcher
 from jaxlog.metrics import Metric, as_metric
 from jaxlog.steps import STEP_HOOKS
-from jaxlog.windows import HostValue, Key, Record, ScalarAtStep, check_count, holds_buckets
+from jaxlog.windows import HostValue, Key, LoggerCall, ScalarAtStep, check_count, holds_buckets
 
 __all__ = ["HostLog"]
 
@@ -72,7 +72,7 @@ class HostLog:
         clock = self._driver.settings.clock
         self._fetcher.push(ScalarAtStep(name, checked, _kept(as_metric(value)), step, clock()))
 
-    def log_record(
+    def call_loggers(
         self, method: str, tag: str | None, payload: Any, step: int | None, **options: Any
     ) -> None:
         """Logs something that is not a scalar, in order with the rows around it.
@@ -89,11 +89,11 @@ class HostLog:
             check_count("step", step, least=0)
         elif tag is not None:
             step = self._driver.last_finished_step if stage is None else stage.step
-        record = Record(method, tag, _kept(payload), step, options)
+        call = LoggerCall(method, tag, _kept(payload), step, options)
         if stage is not None and step == stage.step:
-            stage.add_record(record)
+            stage.add_logger_call(call)
         else:
-            self._fetcher.push(record)
+            self._fetcher.push(call)
 
     def _current_hook(self, name: str) -> Hook:
         if self._dispatcher.current is not None:

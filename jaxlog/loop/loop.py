@@ -252,29 +252,29 @@ class Loop:
                 last finished step.
         """
         options = {} if dataformats is None else {"dataformats": dataformats}
-        self._host_log.log_record("log_image", tag, image, step, **options)
+        self._host_log.call_loggers("log_image", tag, image, step, **options)
 
     def log_audio(
         self, tag: str, samples: Any, *, sample_rate: int, step: int | None = None
     ) -> None:
         """Hands sound to every logger; arguments as `Logger.log_audio`, `step` as `log_image`."""
-        self._host_log.log_record("log_audio", tag, samples, step, sample_rate=sample_rate)
+        self._host_log.call_loggers("log_audio", tag, samples, step, sample_rate=sample_rate)
 
     def log_text(self, tag: str, text: str, *, step: int | None = None) -> None:
         """Hands Markdown to every logger; `step` as `log_image`."""
-        self._host_log.log_record("log_text", tag, text, step)
+        self._host_log.call_loggers("log_text", tag, text, step)
 
     def log_histogram(
         self, tag: str, values: Any, *, edges: Any = None, step: int | None = None
     ) -> None:
         """Hands numbers, or with `edges` their counts, to every logger; `step` as `log_image`."""
         options = {} if edges is None else {"edges": edges}
-        self._host_log.log_record("log_histogram", tag, values, step, **options)
+        self._host_log.call_loggers("log_histogram", tag, values, step, **options)
 
     def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None) -> None:
         """Hands hyperparameters to every logger; arguments as `Logger.log_hyperparams`."""
         options = {} if metrics is None else {"metrics": dict(metrics)}
-        self._host_log.log_record("log_hyperparams", None, params, None, **options)
+        self._host_log.call_loggers("log_hyperparams", None, params, None, **options)
 
     @contextlib.contextmanager
     def hook(self, name: str) -> Iterator[None]:

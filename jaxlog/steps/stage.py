@@ -10,7 +10,7 @@ import numpy as np
 from jaxlog.errors import HookError, LogArgumentError, SchemaError
 from jaxlog.logs import Options, Schema, check_same_options
 from jaxlog.steps.batch_size import batch_size, other_size
-from jaxlog.windows import HostValue, Key, Phase, Record, Segment, Settings, Window, key_of
+from jaxlog.windows import HostValue, Key, LoggerCall, Phase, Segment, Settings, Window, key_of
 
 __all__ = ["Stage", "Step"]
 
@@ -249,9 +249,9 @@ class Stage:
         window = self._window()
         window.host.append(HostValue(name, options, value, weight, len(window) - 1))
 
-    def add_record(self, record: Record) -> None:
+    def add_logger_call(self, call: LoggerCall) -> None:
         """Adds what the host logged in the running batch and is not a scalar."""
-        self._window().records.append(record)
+        self._window().logger_calls.append(call)
 
     @property
     def step(self) -> int:

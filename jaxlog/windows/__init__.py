@@ -19,11 +19,11 @@ Read the files in this order: `key.py` (names and tags), `window.py` (what comes
 from jaxlog.windows.decode import latest_row
 from jaxlog.windows.epoch import Accumulator, EpochReductions
 from jaxlog.windows.key import Key, holds_buckets, key_of, loader_suffix
-from jaxlog.windows.lanes import lane_names, means_over_lanes
+from jaxlog.windows.lane_names import lane_names, means_over_lanes
 from jaxlog.windows.latest import LatestValues
+from jaxlog.windows.logger_call import LoggerCall
 from jaxlog.windows.nonfinite import NonFinite, NonFiniteWatch
 from jaxlog.windows.phase import Output, Phase
-from jaxlog.windows.records import Record
 from jaxlog.windows.scalar_at_step import ScalarAtStep
 from jaxlog.windows.settings import Settings, check_count
 from jaxlog.windows.table import Columns, Table
@@ -36,11 +36,11 @@ __all__ = [
     "HostValue",
     "Key",
     "LatestValues",
+    "LoggerCall",
     "NonFinite",
     "NonFiniteWatch",
     "Output",
     "Phase",
-    "Record",
     "ScalarAtStep",
     "Segment",
     "Settings",

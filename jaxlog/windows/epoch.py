@@ -12,7 +12,7 @@ from jaxlog.logs import REDUCTIONS, Options
 from jaxlog.metrics import Metric
 from jaxlog.windows.decode import Decoded, GroupCalls
 from jaxlog.windows.key import Key
-from jaxlog.windows.records import Record, bucket_records
+from jaxlog.windows.logger_call import LoggerCall, histogram_calls
 
 __all__ = ["Accumulator", "EpochReductions"]
 
@@ -119,13 +119,13 @@ class EpochReductions:
             if key.options.on_epoch and not one.is_empty
         ]
 
-    def records(self, step: int) -> list[Record]:
+    def logger_calls(self, step: int) -> list[LoggerCall]:
         """The histograms of metrics that count into buckets, for the loggers."""
         return [
-            record
+            call
             for key, one in self.items()
             if key.options.on_epoch and key.options.logger
-            for record in bucket_records(key, key.epoch_label, step, one.metric)
+            for call in histogram_calls(key, key.epoch_label, step, one.metric)
         ]
 
 

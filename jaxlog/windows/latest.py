@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from jaxlog.windows.key import Key
-from jaxlog.windows.lanes import means_over_lanes
+from jaxlog.windows.lane_names import means_over_lanes
 from jaxlog.windows.table import Columns
 
 __all__ = ["LatestValues"]

@@ -14,15 +14,15 @@ from jaxlog.windows.decode import Decoded, decode
 from jaxlog.windows.epoch import EpochReductions
 from jaxlog.windows.key import Key, holds_buckets
 from jaxlog.windows.latest import LatestValues
+from jaxlog.windows.logger_call import LoggerCall, histogram_calls
 from jaxlog.windows.nonfinite import NonFiniteWatch
-from jaxlog.windows.records import Record, bucket_records
 from jaxlog.windows.settings import Settings
 from jaxlog.windows.table import Columns, Table, epoch_block
 from jaxlog.windows.window import HostValue, Window
 
 __all__ = ["Output", "Phase"]
 
-Output = Block | Record  # what loggers get
+Output = Block | LoggerCall  # what loggers get
 
 
 @dataclasses.dataclass
@@ -68,7 +68,7 @@ class Phase:
         if self.is_silent:
             return []
         segments, host, payloads = arrays
-        size, tables, records = len(window.rows), self._carried(len(window.rows)), []
+        size, tables, others = len(window.rows), self._carried(len(window.rows)), []
         for segment, parts in zip(window.segments, segments, strict=True):
             for calls in decode(
                 segment,
@@ -79,17 +79,17 @@ class Phase:
             ):
                 self.watch.check(calls, window.steps_of(calls.batches))
                 self.reductions.add(calls)
-                records += self._histograms(calls, window)
+                others += self._histograms(calls, window)
                 rows = calls.table.in_rows(window.row_of[calls.batches], size)
                 tables.append(rows.select(rows.columns.on_step))
         tables += self._host_table(window, host)
         table = Table.join(tables, size) if tables else None
-        records += [
-            dataclasses.replace(record, payload=payload)
-            for record, payload in zip(window.records, payloads, strict=True)
+        others += [
+            dataclasses.replace(call, payload=payload)
+            for call, payload in zip(window.logger_calls, payloads, strict=True)
         ]
         block = None if table is None else self._written(window, table, latest)
-        return _in_order(block, records)
+        return _in_order(block, others)
 
     # ---- values of the host ---------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ class Phase:
         epoch = float(self.epoch) if self.is_training else None
         return visible.block(chosen, window.rows, window.row_times, epoch)
 
-    def _histograms(self, calls: Decoded, window: Window) -> list[Record]:
+    def _histograms(self, calls: Decoded, window: Window) -> list[LoggerCall]:
         """The histograms of the window: the states of a metric merged over its steps.
 
         One a window, at its last step: one a step would need the buckets of every step on the
@@ -161,12 +161,12 @@ class Phase:
         if not self.settings.should_write(self.stage, window.rows).any():
             return []
         return [
-            record
+            call
             for one in calls.groups
             for spec, i in zip(one.group.specs, one.group.places.tolist(), strict=True)
             if spec.name in one.states and spec.options.on_step and spec.options.logger
             for key in (calls.table.columns.keys[i],)
-            for record in bucket_records(
+            for call in histogram_calls(
                 key, key.step_label, window.steps[-1], one.states[spec.name]
             )
         ]
@@ -183,7 +183,7 @@ class Phase:
         step, time = self.end
         values = [(key, value) for key, value in self.reductions.values() if key.options.logger]
         block = epoch_block(values, step, time, float(self.epoch))
-        return _in_order(block, self.reductions.records(step))
+        return _in_order(block, self.reductions.logger_calls(step))
 
 
 def _as_float(value: Any) -> float:
@@ -192,22 +192,22 @@ def _as_float(value: Any) -> float:
     return float(np.asarray(value).reshape(()))  # one element, perhaps of shape (1,)
 
 
-def _in_order(block: Block | None, records: list[Record]) -> list[Output]:
-    """Rows and records by step, the row first: a logger never sees a step below the last one.
+def _in_order(block: Block | None, others: list[LoggerCall]) -> list[Output]:
+    """Rows and other calls by step, the row first: a logger never sees a step below the last one.
 
     Rows whose x values fall (a user logged `"step"`) have no such order, and come first.
     """
-    if block is None or not records or (np.diff(block.steps) < 0).any():
-        return [*([] if block is None else [block]), *records]
+    if block is None or not others or (np.diff(block.steps) < 0).any():
+        return [*([] if block is None else [block]), *others]
     found: list[Output] = []
     done = 0
-    for record in sorted(records, key=lambda record: -1 if record.step is None else record.step):
-        step = -1 if record.step is None else record.step
+    for call in sorted(others, key=lambda call: -1 if call.step is None else call.step):
+        step = -1 if call.step is None else call.step
         upto = int(np.searchsorted(block.steps, step, side="right"))
         if upto > done:
             found.append(_part(block, done, upto))
             done = upto
-        found.append(record)
+        found.append(call)
     if done < len(block.steps):
         found.append(_part(block, done, len(block.steps)))
     return found

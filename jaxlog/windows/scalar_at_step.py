@@ -10,8 +10,8 @@ from jaxlog.metrics import Metric
 from jaxlog.storage import Block
 from jaxlog.windows.key import Key, holds_buckets
 from jaxlog.windows.latest import LatestValues
+from jaxlog.windows.logger_call import histogram_calls
 from jaxlog.windows.phase import Output
-from jaxlog.windows.records import bucket_records
 
 __all__ = ["ScalarAtStep"]
 
@@ -47,5 +47,5 @@ class ScalarAtStep:
         latest.set_epoch([(key, number)])
         if not options.logger:
             return []
-        buckets = bucket_records(key, key.epoch_label, self.step, value)
+        buckets = histogram_calls(key, key.epoch_label, self.step, value)
         return [Block.row({key.epoch_tag: number}, self.step, self.time), *buckets]

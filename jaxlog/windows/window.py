@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxlog.logs import Options, Schema
-from jaxlog.windows.records import Record
+from jaxlog.windows.logger_call import LoggerCall
 
 __all__ = ["HostValue", "Segment", "Window"]
 
@@ -63,7 +63,7 @@ class Window:
         begun: when the window began to fill, or compiling last ended: seconds since the epoch.
         segments: what step functions logged.
         host: what `loop.log` logged in batches.
-        records: what was logged in batches and is not a scalar.
+        logger_calls: what was logged in batches and is not a scalar.
         is_open: whether the last row is incomplete: its batch, or its group of batches, still runs.
         continues: whether the first batch was the open one of the window before.
     """
@@ -76,7 +76,7 @@ class Window:
     begun: float = 0.0
     segments: list[Segment] = dataclasses.field(default_factory=list)
     host: list[HostValue] = dataclasses.field(default_factory=list)
-    records: list[Record] = dataclasses.field(default_factory=list)
+    logger_calls: list[LoggerCall] = dataclasses.field(default_factory=list)
     is_open: bool = False
     continues: bool = False
 
@@ -86,7 +86,7 @@ class Window:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing in it to read."""
-        return not (self.segments or self.host or self.records or self.continues)
+        return not (self.segments or self.host or self.logger_calls or self.continues)
 
     def successor(self) -> Window:
         """The window that goes on after this one.
@@ -135,7 +135,7 @@ class Window:
         """Everything in it that may be on a device."""
         parts = [segment.parts for segment in self.segments]
         host = [(value.value, value.weight) for value in self.host]
-        return parts, host, [record.payload for record in self.records]
+        return parts, host, [call.payload for call in self.logger_calls]
 
     def ingest(self, arrays: Any, latest: Any) -> Any:
         """`Phase.ingest` of its phase."""

@@ -11,11 +11,11 @@ import numpy as np
 from jaxlog.metrics import Metric
 from jaxlog.windows.key import Key, holds_buckets
 
-__all__ = ["Record", "bucket_records"]
+__all__ = ["LoggerCall", "histogram_calls"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
+class LoggerCall:
     """One call of a logger's method, kept until the rows before it have been written.
 
     Attributes:
@@ -39,8 +39,8 @@ class Record:
         """The payload, which may be on a device."""
         return self.payload
 
-    def ingest(self, payload: Any, latest: Any) -> list[Record]:
-        """The record with its payload on the host, to be written."""
+    def ingest(self, payload: Any, latest: Any) -> list[LoggerCall]:
+        """The call with its payload on the host, to be made."""
         del latest  # no mapping holds what is not a scalar
         return [dataclasses.replace(self, payload=payload)]
 
@@ -56,7 +56,7 @@ class Record:
         getattr(target, self.method)(*place, self.payload, *at, **self.options)
 
 
-def bucket_records(key: Key, tag: str, step: int, state: Any) -> Iterator[Record]:
+def histogram_calls(key: Key, tag: str, step: int, state: Any) -> Iterator[LoggerCall]:
     """The histogram of a metric that has counted anything into buckets; else nothing.
 
     Args:
@@ -71,4 +71,4 @@ def bucket_records(key: Key, tag: str, step: int, state: Any) -> Iterator[Record
     if counts.any():
         options = {"edges": edges.astype(np.float64)}
         counted = counts.astype(np.int64)
-        yield Record("log_histogram", tag, counted, step, options, key.lane)
+        yield LoggerCall("log_histogram", tag, counted, step, options, key.lane)
