@@ -18,9 +18,9 @@ from jax.sharding import AxisType
 
 import jaxlog
 from jaxlog.loop import Dispatcher
-from tests.loop import device_modes
-from tests.loop.device_modes import mesh_of
 from tests.loop.rig import loop_of
+from tests.steps import device_modes
+from tests.steps.device_modes import mesh_of
 
 ROWS = 64
 COLLECTIVE = re.compile(r"= \S+ (all-\w+|reduce-scatter|collective-\w+)\(")

@@ -18,8 +18,8 @@ from jax.sharding import AxisType
 
 import jaxlog
 from tests.counting import counted_compiles
-from tests.loop import device_modes
-from tests.loop.device_modes import EPOCHS, MODES, SHARDS, expected, mesh_of, run
+from tests.steps import device_modes
+from tests.steps.device_modes import EPOCHS, MODES, SHARDS, expected, mesh_of, run
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -167,14 +167,14 @@ def processes(count: int, module: str, *arguments: str) -> list[subprocess.Compl
 
 @pytest.mark.parametrize("mode", ["jit, auto", "shard_map", "pmap"])
 def test_two_processes_log_the_same(mode: str) -> None:
-    first, second = processes(2, "tests.loop.device_modes", mode)
+    first, second = processes(2, "tests.steps.device_modes", mode)
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     check(json.loads(first.stdout.splitlines()[-1]))
     assert json.loads(second.stdout.splitlines()[-1]) == []  # only the first writes
 
 
 def test_processes_that_log_different_keys_all_hear_of_it() -> None:
-    done = processes(2, "tests.loop.different_keys")
+    done = processes(2, "tests.steps.different_keys")
     for one in done:
         assert one.returncode == 3, one.stderr
         assert "process 1 logs ['extra'], process 0 does not" in one.stdout
