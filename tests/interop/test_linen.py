@@ -162,7 +162,7 @@ def test_each_value_counts_once(model: str, gradient: bool) -> None:
 def test_a_model_applied_twice_counts_twice(model: str) -> None:
     module, variables = variables_of(model)
 
-    def step(x: Array) -> None:
+    def step(x: Any) -> None:
         module.apply(variables, x)
         module.apply(variables, x + 1)
 
@@ -245,7 +245,7 @@ def test_init_records_nothing(init: str, model: str) -> None:
 def test_init_and_apply_in_one_step(model: str) -> None:
     module = MODELS[model]()
 
-    def step(x: Array) -> Any:
+    def step(x: Any) -> Any:
         module.apply(module.init(jax.random.key(0), x), x)
         return module.init(jax.random.key(0), x)
 

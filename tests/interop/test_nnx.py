@@ -367,7 +367,7 @@ def test_a_captured_function_changes_its_arguments() -> None:
 def test_eagerly_too() -> None:
     calls = Calls(jnp.int32(0))
 
-    def step(calls: Calls, *, by: int, x: Array) -> Calls:
+    def step(calls: Calls, *, by: int, x: Any) -> Calls:
         calls[...] += by
         jaxlog.log("calls", calls[...] + x)
         return calls
@@ -444,7 +444,7 @@ def test_layers_log_once_each(way: str, gradient: bool) -> None:
     weights = np.asarray(layers.weight[...])
     apply = APPLIED[way]
 
-    def step(layers: Layer, x: Array) -> Any:
+    def step(layers: Layer, x: Any) -> Any:
         def loss(layers: Layer) -> Array:
             return (apply(layers, x) ** 2).sum()
 
