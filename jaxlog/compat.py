@@ -152,15 +152,16 @@ def equation_repeater() -> Callable[[Any, Sequence[Any]], Sequence[Any]]:
     lowering the plain program; copied, it takes 1.2.
 
     An equation is bound where there is nothing to copy into (eager evaluation, and the traces of
-    grad and vmap), where it has effects (an effect may name an input by its position), and where
-    an operand has another type than in the first trace.
+    grad and vmap), where it has effects (an effect may name an input by its position), where an
+    operand has another type than in the first trace, and where it is part of hijax, such as
+    `lax.custom_root` from jax 0.12 on: binding marks the program as one to be lowered to plain JAX.
     """
     trace = _staging_trace()
     stack = source_info_util.current_name_stack()
 
     def repeat(eqn: Any, operands: Sequence[Any]) -> Sequence[Any]:
         results = None
-        if trace is not None and not eqn.effects:
+        if trace is not None and not eqn.effects and not _is_high(eqn):
             results = _copied(trace, eqn, operands, stack)
         if results is not None:
             return results
@@ -168,6 +169,14 @@ def equation_repeater() -> Callable[[Any, Sequence[Any]], Sequence[Any]]:
             return bind_equation(eqn, operands)
 
     return repeat
+
+
+def _is_high(eqn: Any) -> bool:
+    """Whether hijax replaces the equation, or one inside it, before the program is compiled."""
+    programs = (opened(param)[0] for param in eqn.params.values())
+    return eqn.primitive.is_high(*(x.aval for x in eqn.invars), **eqn.params) or any(
+        is_jaxpr(program) and program.is_high for program in programs
+    )
 
 
 def _copied(trace: Any, eqn: Any, operands: Sequence[Any], stack: Any) -> Sequence[Any] | None:

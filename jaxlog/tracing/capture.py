@@ -11,7 +11,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -146,15 +146,20 @@ class Captured(Generic[P, R]):
         self._rows = rows
         self._mismatched: _Traced | None = None
 
-    def init(self, *args: P.args, **kwargs: P.kwargs) -> Logs:
+    @overload
+    def init(self, *args: P.args, **kwargs: P.kwargs) -> Logs: ...
+
+    @overload  # with jax.ShapeDtypeStruct in place of arrays
+    def init(self, *args: Any, **kwargs: Any) -> Logs: ...
+
+    def init(self, *args: Any, **kwargs: Any) -> Logs:
         """The logs before the first step, for arguments of these shapes; compiles and runs nothing.
 
         They are placed where the step will return them: replicated over the devices of sharded
         arguments.
 
         Args:
-            *args: as for the function. Arrays may be `jax.ShapeDtypeStruct`; type checkers accept
-                that only where the function's parameters are not annotated as arrays.
+            *args: as for the function; arrays may be `jax.ShapeDtypeStruct`.
             **kwargs: likewise.
 
         Raises:

@@ -468,13 +468,29 @@ def test_an_unknown_primitive_is_named(fn: Any, primitive: str, name: str) -> No
         capture(fn).init(X)
 
 
-def test_an_unknown_primitive_without_logs_is_left_alone() -> None:
-    def step(x):
-        out = lax.custom_linear_solve(lambda v: 2 * v, x, lambda _, b: b / 2)
-        log("v", out.sum())
-        return lax.custom_root(lambda v: v * v - 4, x[3], lambda f, _: f(0.0) + 6, lambda g, y: y)
+def _root(v):
+    return lax.custom_root(lambda u: u * u - v - 1, v, lambda f, _: f(0.0) + 6, lambda g, y: y)
 
-    assert logged(step, X) == {"v": [3.0]}
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda f: f,
+        jax.jit,
+        jax.checkpoint,
+        lambda f: lambda v: lax.cond(v > 0, f, jnp.cos, v),
+        lambda f: lambda v: lax.map(f, v[None])[0],
+    ],
+)
+def test_an_unknown_primitive_without_logs_is_left_alone(wrap: Any) -> None:
+    def step(x):
+        out = wrap(lambda v: lax.custom_linear_solve(lambda u: 2 * u, v, lambda _, b: b / 2))(x[3])
+        log("v", out)
+        return wrap(_root)(x[3])
+
+    captured = capture(step)
+    logs, out = jax.jit(captured)(captured.init(X), X)
+    assert (logs.history()["v"], out) == (1.5, jax.jit(step)(X))
 
 
 def test_a_log_in_the_condition_of_a_while_loop() -> None:

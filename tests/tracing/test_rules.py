@@ -61,7 +61,7 @@ def rebuild(interpreter: Any, eqn: Any, operands: Sequence[Any]) -> Any:
 def _lower(context: Any, *operands: Any, program: Any, times: int) -> Any:
     def run(*args: Any) -> Any:
         for _ in range(times):
-            args = eval_jaxpr(program.jaxpr, program.consts, *args)
+            args = tuple(eval_jaxpr(program.jaxpr, program.consts, *args))
         return args
 
     return mlir.lower_fun(run, multiple_results=True)(context, *operands)
