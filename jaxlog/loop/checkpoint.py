@@ -41,6 +41,7 @@ def state_of(
     """
     phase = train.phase
     is_over = phase is not None and phase.is_complete
+    # A finished epoch is in the files already; its successor begins with nothing.
     accumulators = [] if phase is None or is_over else phase.reductions.items()
     return {
         "format": FORMAT,

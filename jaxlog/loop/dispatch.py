@@ -28,6 +28,7 @@ class Dispatcher:
         for listener in listeners:
             for name, methods in self._methods.items():
                 method = getattr(listener, name, None)
+                # Callback's own methods do nothing; calling them would cost every batch.
                 inherited = getattr(type(listener), name, None) is getattr(Callback, name)
                 if callable(method) and not inherited:
                     methods.append(method)

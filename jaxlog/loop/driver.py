@@ -115,6 +115,7 @@ class Driver:
                 self.epochs_done = done
                 yield self.current_epoch
                 self._check_open()
+                # The body of the user's loop has run; phases that it left by break end now.
                 self.run_deferred()
                 self._end_epoch(trained=False)
                 if self.should_stop:
@@ -176,6 +177,7 @@ class Driver:
                 self.current_epoch += 1
                 phase.epoch = self.current_epoch
             return
+        # Validation ran inside the epoch: its row comes before that of training, as in Lightning.
         self.finalize("validate")
         self.finalize("test")
         self._dispatcher.dispatch("on_train_epoch_end")
@@ -217,6 +219,7 @@ class Driver:
                 self._dispatcher.dispatch("on_train_epoch_start")
             stage.open_loader(phase, "")
             yield from self._batches(stage, loader, 0)
+            # Not reached if the loop is left by break: the epoch may then go on with another pass.
             phase.is_complete = True
 
     def evaluate(self, name: str, loaders: Sequence[Loader[T]]) -> Iterator[T]:
@@ -226,6 +229,7 @@ class Driver:
         self._check_not_running(stage)
         if name == "test":
             self._end_implicit_fit()
+        # What training has logged so far comes first: rows are written in the order of their steps.
         self._fetch_open()
         self.finalize(name)
         if name == "test" and self._scopes.fit is None:
@@ -284,6 +288,7 @@ class Driver:
             yield
         except GeneratorExit:
             if self.state is not LoopState.CLOSED:
+                # Do nothing here that could raise: an exception out of a closing generator is lost.
                 scope.state, scope.end = ScopeState.LEFT, self._end_of(stage)
                 self.loader = None
             raise
@@ -389,6 +394,7 @@ class Driver:
         if not self._scopes.in_fit:
             return self.global_step
         stage = self._train
+        # Inside a batch whose step has run, that step is the last; the counter still names it.
         is_running = (stage.in_batch and stage.calls > 0) or stage.group > 0
         return max(self.global_step - (0 if is_running else 1), 0)
 

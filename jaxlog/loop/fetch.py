@@ -3,8 +3,8 @@
 Windows of steps, ends of phases, scalars at a step of their own and other calls of a logger (for
 histograms, pictures, text, hyperparameters) wait in one queue. The copies of an item's arrays off
 the device start when it is queued; it is read when the next window is queued, so the device is
-never waited for while it trains. Loggers get what the items hold in the order of the queue, and within a window in the order
-of its steps.
+never waited for while it trains. Loggers get what the items hold in the order of the queue, and
+within a window in the order of its steps.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class Fetcher:
     def start(self, tree: Any) -> None:
         """Starts copying every array of a pytree to the host; does not wait."""
         arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+        # Start all copies before anything is read, so that they overlap.
         for array in arrays:
             array.copy_to_host_async()
         if arrays:
@@ -114,9 +115,11 @@ class Fetcher:
         errors = _Errors()
         while self._queue and (self._num_windows > keep or not isinstance(self._queue[0], Window)):
             item = self._queue.popleft()
+            # Off the queue first: an item that raises is not tried again at every call.
             outputs = self._ingest(item)
             with errors:
                 self._write(outputs)
+        # A logger's error comes first; a value that was not finite is reported at the next call.
         errors.raise_first()
         self.watch.raise_found()
 

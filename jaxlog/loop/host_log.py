@@ -33,6 +33,7 @@ class HostLog:
     def log(self, name: str, value: Any, batch_size: Any, options: Mapping[str, Any]) -> None:
         """Logs a scalar in the running hook; see `Loop.log`."""
         hook = self._current_hook(name)
+        # Before the check, which may look at the value: what was checked is what is kept.
         value = _kept(as_metric(value))
         checked = check_call(name, value, hook, options, batch_size=batch_size, function="loop.log")
         if checked.syncs and jax.process_count() > 1:
@@ -44,6 +45,7 @@ class HostLog:
         stage = self._driver.stages[str(hook.stage)]  # hooks without one forbid logging
         weight = None if batch_size is None else _kept(batch_size)
         key = Key(name, checked, is_histogram=holds_buckets(value))
+        # Step hooks log into the batch, epoch hooks into the phase; both are weighed there.
         if hook.steps and stage.in_batch:
             stage.register(key, is_metric=isinstance(value, Metric))
             stage.add_host(name, checked, value, weight)

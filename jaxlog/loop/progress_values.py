@@ -32,6 +32,7 @@ class ProgressValues:
             for step in stage.steps:
                 suffix = stage.window.suffix if stage.window is not None else ""
                 shown.update(self._arrived(id(step), suffix))
+                # One copy under way a step: a bar wants a recent value, not every value.
                 if stage.in_batch and step.schema.has_bar and id(step) not in self._copies:
                     self._start(id(step), step.schema, step.last_rows)
         return dict(shown)

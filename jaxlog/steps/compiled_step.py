@@ -97,6 +97,7 @@ class CompiledStep(Generic[P, R]):
                 f"keyword arguments {sorted(kwargs)} to a step of Loop(lanes=...): jax.vmap knows "
                 f"axes of positional ones only; pass them by position"
             )
+        # Made at the first call, since the placement of the arguments decides that of the logs.
         if self._recording is None:
             self._begin(args, kwargs)
         try:
@@ -115,6 +116,7 @@ class CompiledStep(Generic[P, R]):
         if self._was_traced:
             self._was_traced = False
             stage.exclude_compile_time()
+        # The ring buffer is full. With several calls a batch that happens within a window.
         if len(self._batches) == stage.settings.window_steps:
             stage.add_segment(self.take())
         return out
@@ -159,6 +161,7 @@ class CompiledStep(Generic[P, R]):
         """The step with its recording in front, compiled for calls with `count` arguments."""
 
         def run(arrays: _Arrays, *args: Any, **kwargs: Any) -> Any:
+            # Runs while JAX traces, and only then: so a call knows afterwards that it compiled.
             self._was_traced = True
             ((version, of_recording),) = arrays.items()
             schema = self.schema
@@ -211,6 +214,7 @@ class CompiledStep(Generic[P, R]):
             recording = jax.tree.map(
                 lambda x: np.broadcast_to(x, (copies, *np.shape(x))), recording
             )
+        # pmap places arrays by itself, one slice a device.
         if not self._is_pmapped:
             recording = place_recording(recording, self._placement)
         return {f"schema {self._growths}": recording.arrays}
@@ -218,9 +222,11 @@ class CompiledStep(Generic[P, R]):
     def _grow(self, needed: Schema) -> None:
         """Makes room for what a new trace of the step logs."""
         schema = self.schema.join(needed) if len(self.schema) else needed
+        # The version names the recording among the arguments; a new name makes jit trace anew.
         self._growths += 1
         check_same_schema(f"jaxlog/{self._id}/{self._growths}", schema)
         self._stage.register_schema(schema)
+        # Rows of the old schema cannot stay in a buffer of the new one.
         if self._batches:
             self._stage.add_segment(self.take())
         self.schema = schema

@@ -111,6 +111,7 @@ class StepDecorator:
             step = ScanStep(stage, fn, hook, kwargs)
         else:
             step = CompiledStep(stage, fn, hook, transform, kwargs)
+        # In the order of the calls, which is the same on every process.
         stage.add_step(step)
         return step
 

@@ -45,6 +45,7 @@ def _replicate(unsharded: NamedSharding) -> Any:
     def run(part: Part) -> Part:
         leaves, treedef = jax.tree.flatten(part)
         out = list(leaves)
+        # A collective has a fixed cost, so the leaves of one dtype travel as one array.
         for dtype in {leaf.dtype for leaf in leaves}:
             of_dtype = [i for i, leaf in enumerate(leaves) if leaf.dtype == dtype]
             flat = [leaves[i].reshape(leaves[i].shape[0], -1) for i in of_dtype]

@@ -82,6 +82,7 @@ class ScanStep:
     def _run(self, should_write: Any, carry: Any, xs: Any) -> tuple[Any, Any, Recording]:
         self._was_traced = True
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+        # Traced once for the schema, which the carry of the scan has to have from the start.
         schema = self._captured.trace((carry, one), {}).schema
 
         def body(carried: tuple[Recording, Any], x: tuple[Any, Any]) -> Any:

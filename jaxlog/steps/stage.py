@@ -91,6 +91,7 @@ class Stage:
 
     def end_batch(self) -> None:
         """Ends the batch."""
+        # Drop the references: outputs and batch may be large, and the next batch is not there yet.
         self.in_batch = False
         self.outputs = self._batch = None
 
@@ -154,6 +155,8 @@ class Stage:
     def take_window(self) -> Window | None:
         """The window so far, or None if nothing was logged in it; a new one goes on after it."""
         window = self._window()
+        # Every step function hands over its rows at once, or one of them would log into a window
+        # that has been fetched.
         window.segments += [part for part in (step.take() for step in self.steps) if part]
         window.is_open = self.in_batch or self.group > 0
         self.window = window.successor()
@@ -200,6 +203,7 @@ class Stage:
                 f"accumulate inside it"
             )
         if self.calls == 1:
+            # The batch became several steps: give it a row each, from the one it has.
             window, self.span = self._window(), count
             window.steps += [window.steps[-1] + i for i in range(1, count)]
             window.times += window.times[-1:] * (count - 1)

@@ -88,6 +88,7 @@ def decode(
     for lane, part in _by_lane(segment, parts, lanes):
         columns = _columns_of(segment.schema, window.suffix, lane)
         groups = list(_groups(segment.schema, part, len(batches)))
+        # Groups fill their own columns, so the columns keep the order in which keys were logged.
         table = Table.blank(columns, len(batches), weighted=weighted)
         for group, column, _ in groups:
             table.present[:, group.at] = column.present() if column.state else True
@@ -118,6 +119,7 @@ def _groups(schema: Schema, parts: Parts, count: int) -> Iterator[GroupCalls]:
     """What `count` calls logged, for each layout group."""
     for group in layout_groups(schema):
         spec = group.first
+        # False is the index of what the step logs as a whole, True that of the shards.
         part = parts[spec.on_mesh]
         assert part is not None  # there are specs in it
         column = _column(group, part.rows[..., :count, :])

@@ -37,6 +37,7 @@ class Accumulator:
 
     def add_sums(self, numerator: float, denominator: float) -> None:
         """Adds to a mean what several steps logged: sums of value times weight, and of weights."""
+        # One division, at the end: means of windows would weigh a short window like a full one.
         self.numerator += numerator
         self.denominator += denominator
         self.is_empty = False
@@ -96,6 +97,7 @@ class EpochReductions:
                 self.of(key)
         for calls in decoded.groups:
             if calls.group.first.options.on_epoch:
+                # A key that no call logged stays empty; a sum would otherwise become 0.
                 here = np.any(decoded.table.present[:, calls.group.at], axis=0).tolist()
                 places = calls.group.places.tolist()
                 found = [

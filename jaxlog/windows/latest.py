@@ -92,6 +92,7 @@ class LatestValues:
             self._apply_pending()
 
     def _apply_pending(self) -> None:
+        # In the order in which they came: a later update of other keys may set the same name.
         pending, self._pending = self._pending, []
         for update in pending:
             known = [

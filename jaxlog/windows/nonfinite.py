@@ -66,6 +66,7 @@ class NonFiniteWatch:
             suspect = present & ~np.isfinite(values)
             if not suspect.any():
                 continue
+            # Per key only from here on: nearly always no value is suspect.
             for i in group.places[suspect.any(axis=0)].tolist():
                 kept = table.present[:, i].copy()
                 stays = self.keep(table.columns.keys[i], table.values[kept, i], steps[kept])

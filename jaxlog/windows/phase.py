@@ -125,6 +125,7 @@ class Phase:
 
     def _take_deferred(self) -> None:
         """Adds what epoch hooks logged on the host to the reductions; waits for it if need be."""
+        # Taken once: publishing an epoch and writing its row both ask.
         deferred, self.deferred = self.deferred, []
         for host in () if self.is_silent else deferred:
             value, weight = jax.tree.map(np.asarray, (host.value, host.weight))
@@ -141,14 +142,17 @@ class Phase:
 
     def _written(self, window: Window, table: Table, latest: LatestValues) -> Block | None:
         """The rows that are written; keeps the last row while it is incomplete."""
+        # The mappings hold every step, whether its row is written or not.
         latest.set_steps(table.columns, *table.latest(), training=self.is_training)
         visible = table.select(table.columns.for_loggers)
         chosen = self.settings.should_write(self.stage, window.rows)
+        # The batch, or its group, still runs: the row would be written twice, once half.
         if window.is_open:
             self._open_row = table.last_row()
             chosen[-1] = False
         if chosen.any():
             latest.set_logged(visible.columns, *visible.latest(chosen))
+        # Rows of evaluation steps have an x axis of their own, on which an epoch means nothing.
         epoch = float(self.epoch) if self.is_training else None
         return visible.block(chosen, window.rows, window.row_times, epoch)
 

@@ -110,6 +110,7 @@ class Table:
         if len(row_of) == size and (row_of == np.arange(size)).all():
             return self  # nearly always: one call a row
         rows = Table.blank(self.columns, size, weighted=self.weights is not None)
+        # Row-major, so the calls of one row stay in program order.
         calls, at = np.nonzero(self.present)
         rows.present[row_of[calls], at] = True
         if self.weights is None:
@@ -132,6 +133,7 @@ class Table:
             reduction.ufunc.at(reduced, row_of, np.where(present, values, reduction.limit))
             self.values[:, columns] = reduced
             return
+        # A weight of 0 contributes nothing whatever the value is; 0 * NaN would be NaN.
         weights = np.where(present, calls.weights[:, columns], 0.0)
         total, sums = np.zeros(shape), np.zeros(shape)
         np.add.at(total, row_of, weights)
@@ -158,6 +160,8 @@ class Table:
         columns = Columns.of_steps(keys)
         if len(keys) == sum(len(table.columns.keys) for table in tables):
             return _side_by_side(columns, tables, size)
+        # The tables become calls of the same rows, one table after the other: then one rule reduces
+        # both the calls of a step function and what several of them logged under one key.
         calls = Table.blank(columns, size * len(tables), weighted=_are_weighted(tables))
         for i, table in enumerate(tables):
             at = [index[label] for label in table.columns.index]
@@ -194,6 +198,7 @@ class Table:
         if not len(self) or not len(self.columns.keys):
             return np.zeros(len(self.columns.keys)), np.zeros(len(self.columns.keys), bool)
         present = self.present if chosen is None else self.present & chosen[:, None]
+        # Nearly always every key was logged in the last row; then nothing is searched.
         if present[-1].all():
             return self.values[-1], present[-1]
         at = len(self) - 1 - np.argmax(present[::-1], axis=0)
@@ -214,6 +219,7 @@ class Table:
                 logged a `"step"`, which is then its x value. None for the rows of evaluation steps,
                 which have their own x axis and no epoch.
         """
+        # A row that logged nothing is not written, or evaluation would leave empty rows.
         kept = chosen & self.present.any(axis=1)
         if not kept.any():
             return None

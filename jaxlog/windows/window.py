@@ -105,6 +105,7 @@ class Window:
     def row_of(self) -> np.ndarray:
         """The row of each batch, int: batches of one optimizer step share one."""
         steps = np.asarray(self.steps, np.int64)
+        # A new row begins where the step changes: batches of one step follow each other.
         return np.cumsum(np.diff(steps, prepend=steps[:1]) != 0)
 
     @functools.cached_property
