@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxlog.errors import HookError, LogArgumentError
 from jaxlog.logs import Hook, check_call, find_hook
@@ -32,6 +33,7 @@ class HostLog:
 
     def log(self, name: str, value: Any, batch_size: Any, options: Mapping[str, Any]) -> None:
         """Logs a scalar in the running hook; see `Loop.log`."""
+        _refuse_traced(f"loop.log({name!r}, ...)", (value, batch_size))
         hook = self._current_hook(name)
         # Before the check, which may look at the value: what was checked is what is kept.
         value = _kept(as_metric(value))
@@ -62,6 +64,7 @@ class HostLog:
 
     def log_at_step(self, name: str, value: Any, step: int, options: Mapping[str, Any]) -> None:
         """Logs a scalar with an x value of its own; see `Loop.log`."""
+        _refuse_traced(f"loop.log({name!r}, ..., step={step})", value)
         check_count("step", step, least=0)
         given = [name for name in ("on_step", "on_epoch", "reduce_fx") if name in options]
         if given:
@@ -86,6 +89,7 @@ class HostLog:
             step: its x value; None for that of the row it belongs to.
             **options: keyword arguments of the method.
         """
+        _refuse_traced(f"loop.{method}({'' if tag is None else repr(tag)}, ...)", payload)
         stage = self._driver.training_batch
         if step is not None:
             check_count("step", step, least=0)
@@ -106,6 +110,21 @@ class HostLog:
             f"loop.log({name!r}, ...) outside of any phase; log inside loop.train(...) or "
             f"loop.validate(...), or say which hook it belongs to: "
             f"with loop.hook('on_train_epoch_end'): loop.log({name!r}, ...)"
+        )
+
+
+def _refuse_traced(call: str, value: Any) -> None:
+    """Refuses a value that has no number yet, because the call is inside a compiled function.
+
+    Raises:
+        LogArgumentError: `value` holds a tracer.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+        instead = "jaxlog.log(name, value)" if call.startswith("loop.log(") else "it on the host"
+        raise LogArgumentError(
+            f"{call} inside a compiled function: the value is traced, and this method runs on the "
+            f"host, once, when JAX traces the function; inside a step write {instead}"
+            f"{'' if 'jaxlog' in instead else ', with what the step returns'}"
         )
 
 

@@ -133,8 +133,10 @@ class Loop:
     def training_step(self) -> StepDecorator:
         """`loop.training_step(fn)`: `fn` captured and compiled; call it inside `loop.train`.
 
-        Its arguments are those of `StepDecorator`: `transform=`, `scan=`, and what the transform
-        takes, such as `donate_argnums=0`, said of `fn`'s own arguments.
+        Its arguments are `transform=` (default `jax.jit`), `scan=True` for a step that takes many
+        iterations in one program, and what the transform takes, such as `donate_argnums=0`, said of
+        `fn`'s own arguments. Without `fn` it is a decorator with arguments. `help()` of this
+        attribute of a loop, a `jaxlog.steps.StepDecorator`, says more.
         """
         return StepDecorator(self._driver.stages["train"])
 

@@ -147,3 +147,25 @@ def test_a_plain_logger_without_media_is_not_asked() -> None:
     with loop:
         for _ in loop.train([0]):
             loop.log_image("picture", np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [
+        (lambda loop, x: loop.log("a", x.mean()), r"loop.log\('a', ...\).*write jaxlog.log"),
+        (lambda loop, x: loop.log("a", x.mean(), step=3), "step=3.*write jaxlog.log"),
+        (lambda loop, x: loop.log_image("i", x), r"log_image\('i', ...\).*what the step returns"),
+        (lambda loop, x: loop.log_hyperparams({"a": x}), "log_hyperparams.*what the step returns"),
+    ],
+)
+def test_the_loop_is_not_called_inside_a_step(log, message) -> None:
+    loop = jaxlog.Loop(False, progress_bar=False)
+    step = loop.training_step(lambda x: log(loop, x))
+
+    def train() -> None:
+        with loop:
+            for x in loop.train([jnp.ones((2, 2))]):
+                step(x)
+
+    with pytest.raises(LogArgumentError, match=message):
+        train()
