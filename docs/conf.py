@@ -79,8 +79,6 @@ nb_execution_cache_path = str(HERE / "_build" / "cells" / _sources())
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-# Otherwise the union that numpy defines it as fills the signature.
-autodoc_type_aliases = {"npt.ArrayLike": "numpy.typing.ArrayLike"}
 autodoc_class_signature = "mixed"
 maximum_signature_line_length = 88
 add_module_names = False

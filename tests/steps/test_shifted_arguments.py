@@ -68,8 +68,7 @@ def test_shardings_are_said_of_the_users_arguments_and_result() -> None:
     run = loop.training_step(step, in_shardings=(split, whole), out_shardings=split)
     with loop:
         for _ in loop.train([0]):
-            out = run(jnp.ones(4), jnp.ones(4))
-    assert out.sharding == split
+            assert run(jnp.ones(4), jnp.ones(4)).sharding == split
     assert rows.of("sum") == [(0, 8.0)]
 
 
