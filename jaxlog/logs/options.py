@@ -48,6 +48,13 @@ NAN_POLICIES: tuple[str, ...] = typing.get_args(NanPolicy)
 class LogOptions(TypedDict, total=False):
     """The options that hold for a logged key; each may be left out.
 
+    Example:
+        >>> from typing import Unpack
+        >>> import jaxlog
+        >>> def log_loss(value, **options: Unpack[jaxlog.LogOptions]):
+        ...     jaxlog.log("loss", value, **{"prog_bar": True, **options})
+        >>> log_loss(0.5, on_epoch=True)
+
     Attributes:
         prog_bar: show it in the progress bar.
         logger: write it to the loggers.

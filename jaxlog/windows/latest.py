@@ -79,6 +79,10 @@ class LatestValues:
         for key, value in (*values, *means_over_lanes(values, self._lanes)):
             tag, bare = key.in_mapping(key.epoch_tag), key.in_mapping(key.bare)
             self.callback[bare] = self.callback[tag] = value
+            if (
+                key.is_histogram
+            ):  # the name with _epoch stays, without the /mean of the scalar's tag
+                self.callback[key.in_mapping(key.epoch_label)] = value
             if key.options.logger:
                 self.logged[tag] = value
             if key.options.prog_bar:
@@ -112,6 +116,8 @@ class LatestValues:
                 tag = key.in_mapping(key.step_tag)
                 if update.kind == "training":
                     self._callback[key.in_mapping(key.bare)] = self._callback[tag] = value
+                    if key.is_histogram:
+                        self._callback[key.in_mapping(key.step_label)] = value
                 if key.options.prog_bar:
                     self._progress_bar[tag] = value
 

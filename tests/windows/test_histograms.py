@@ -139,3 +139,12 @@ def test_one_with_an_x_value_of_its_own() -> None:
         loop.log("h", jaxlog.Histogram.of(jnp.full(2, 0.5), edges=EDGES), step=7)
     assert histograms(logger) == [("h", 7, [0, 2, 0, 0])]
     assert logger.rows == [(7, {"h/mean": 0.5})]
+
+
+def test_callbacks_find_the_mean_under_every_name_of_the_key() -> None:
+    loop = loop_of(MemoryLogger())
+    train(loop, on_step=True, on_epoch=True)
+    assert loop.callback_metrics == {
+        "h": 1.5, "h_epoch": 1.5, "h_epoch/mean": 1.5, "h_step": 2.5, "h_step/mean": 2.5,
+    }  # fmt: skip
+    assert loop.logged_metrics.keys() == {"h_epoch/mean", "h_step/mean"}
