@@ -121,7 +121,7 @@ class Driver:
                 if self.should_stop:
                     break
         except GeneratorExit:
-            fit.state = ScopeState.LEFT
+            self._scopes.leave(fit)
             raise
         except BaseException:
             self._scopes.remove(fit)
@@ -159,7 +159,9 @@ class Driver:
     def _end_implicit_fit(self) -> None:
         """Ends what a `train` outside of `epochs` began."""
         fit = self._scopes.fit
-        if fit is not None and fit.kind is ScopeKind.IMPLICIT_FIT and self.running is None:
+        if fit is None or fit.kind is not ScopeKind.IMPLICIT_FIT or self.running is not None:
+            return
+        if fit.state is ScopeState.OPEN:
             self._end_fit(fit)
 
     def _end_epoch(self, *, trained: bool) -> None:
@@ -255,7 +257,7 @@ class Driver:
             self._dispatcher.dispatch("on_sanity_check_start")
             yield from self.evaluate("validate", loaders)
         except GeneratorExit:
-            check.state = ScopeState.LEFT
+            self._scopes.leave(check)
             raise
         except BaseException:
             self._scopes.remove(check)
@@ -289,12 +291,14 @@ class Driver:
         except GeneratorExit:
             if self.state is not LoopState.CLOSED:
                 # Do nothing here that could raise: an exception out of a closing generator is lost.
-                scope.state, scope.end = ScopeState.LEFT, self._end_of(stage)
+                scope.end = self._end_of(stage)
+                self._scopes.leave(scope)
                 self.loader = None
             raise
         except BaseException:
             if self.state is not LoopState.CLOSED:
                 self._scopes.remove(scope)
+                self.loader = None
                 _phase_of(stage).end = self._end_of(stage)
                 self.fetch(stage)
             raise
@@ -327,7 +331,7 @@ class Driver:
 
         Hooks read the loop, which calls this again.
         """
-        if self.state is LoopState.INTERRUPTED:
+        if not self._scopes.may_have_left or self.state is LoopState.INTERRUPTED:
             return
         while (scope := self._scopes.next_left()) is not None:
             if scope.kind is ScopeKind.PHASE:
@@ -335,8 +339,11 @@ class Driver:
             elif scope.kind is ScopeKind.SANITY_CHECK:
                 self._end_sanity_check(scope)
             else:
-                self._end_fit(scope)
-                self._scopes.remove(scope)
+                scope.state = ScopeState.OPEN  # its last epoch ends inside it; hooks may read
+                try:
+                    self._end_fit(scope)
+                finally:
+                    self._scopes.remove(scope)
 
     # ---- batches --------------------------------------------------------------------------------
 
@@ -345,7 +352,7 @@ class Driver:
         prefix = _PREFIX[stage.name]
         is_training = stage is self._train
         which = () if is_training else (index,)
-        dispatch = self._dispatch_evaluation
+        dispatch = self._dispatcher.dispatch if is_training else self._dispatch_evaluation
         # Asked once: most runs have no listener for batches, and then none is called for each.
         has_start = self._dispatcher.has_listeners(f"{prefix}_batch_start")
         has_end = self._dispatcher.has_listeners(f"{prefix}_batch_end")
@@ -492,6 +499,7 @@ class Driver:
         Raises:
             LoopError: `state` is not of `state_dict`, or a phase is open.
         """
+        self.run_deferred()
         if self._scopes:
             raise LoopError("loop.load_state_dict(...) inside a phase; load before loop.epochs")
         counters = checkpoint.counters_in(state)

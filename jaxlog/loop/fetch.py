@@ -199,11 +199,14 @@ class Fetcher:
 
 
 def _write(logger: Logger, outputs: Sequence[Output]) -> None:
+    errors = _Errors()
     for output in outputs:
-        if isinstance(output, Block):
-            logger.write_block(output)
-        else:
-            output.write(logger)
+        with errors:  # a picture that a logger refuses must not cost the rows after it
+            if isinstance(output, Block):
+                logger.write_block(output)
+            else:
+                output.write(logger)
+    errors.raise_first()
 
 
 class _Errors:

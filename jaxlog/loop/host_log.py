@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,7 @@ class HostLog:
 
     def log(self, name: str, value: Any, batch_size: Any, options: Mapping[str, Any]) -> None:
         """Logs a scalar in the running hook; see `Loop.log`."""
-        _refuse_traced(f"loop.log({name!r}, ...)", (value, batch_size))
+        _refuse_traced(f"loop.log({name!r}, ...)", value, batch_size)
         hook = self._current_hook(name)
         # Before the check, which may look at the value: what was checked is what is kept.
         value = _kept(as_metric(value))
@@ -89,15 +90,20 @@ class HostLog:
             step: its x value; None for that of the row it belongs to.
             **options: keyword arguments of the method.
         """
-        _refuse_traced(f"loop.{method}({'' if tag is None else repr(tag)}, ...)", payload)
+        values = payload.values() if tag is None and isinstance(payload, Mapping) else [payload]
+        _refuse_traced(f"loop.{method}({'' if tag is None else repr(tag)}, ...)", *values)
+        if self._driver.sanity_checking and tag is not None:
+            return  # nothing of a sanity check is kept
         stage = self._driver.training_batch
         if step is not None:
             check_count("step", step, least=0)
         elif tag is not None:
             step = self._driver.last_finished_step if stage is None else stage.step
-        call = LoggerCall(method, tag, _kept(payload), step, options)
-        if stage is not None and step == stage.step:
-            stage.add_logger_call(call)
+        # Hyperparameters are the user's own objects, not a pytree: keys may be of any type.
+        kept = copy.deepcopy(payload) if tag is None else _kept(payload)
+        call = LoggerCall(method, tag, kept, step, options)
+        if stage is not None and tag is not None:
+            stage.add_logger_call(call)  # the window sorts its rows and calls by step
         else:
             self._fetcher.push(call)
 
@@ -113,13 +119,16 @@ class HostLog:
         )
 
 
-def _refuse_traced(call: str, value: Any) -> None:
-    """Refuses a value that has no number yet, because the call is inside a compiled function.
+def _refuse_traced(call: str, *values: Any) -> None:
+    """Refuses values that have no numbers yet, because the call is inside a compiled function.
 
     Raises:
-        LogArgumentError: `value` holds a tracer.
+        LogArgumentError: one is a tracer, or a metric of tracers.
     """
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+    leaves = (
+        leaf for x in values for leaf in (jax.tree.leaves(x) if isinstance(x, Metric) else [x])
+    )
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
         instead = "jaxlog.log(name, value)" if call.startswith("loop.log(") else "it on the host"
         raise LogArgumentError(
             f"{call} inside a compiled function: the value is traced, and this method runs on the "

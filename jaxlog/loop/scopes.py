@@ -62,20 +62,31 @@ class Scope:
 
 
 class Scopes:
-    """The scopes of a loop, the outermost first."""
+    """The scopes of a loop, the outermost first.
+
+    Attributes:
+        may_have_left: whether some scope may be LEFT; asked at every batch, without a search.
+    """
 
     def __init__(self) -> None:
         """Nothing is open."""
+        self.may_have_left = False
         self._scopes: list[Scope] = []
 
     def __bool__(self) -> bool:
         return bool(self._scopes)
 
     def open(self, kind: ScopeKind, stage: Stage | None = None) -> Scope:
-        """Opens a scope: a fit around everything, anything else inside of everything."""
+        """Opens a scope: a fit around everything, anything else inside of everything.
+
+        A fit that begins in the last hooks of another scope is inside of that one.
+        """
         scope = Scope(kind, stage=stage)
-        is_fit = kind in {ScopeKind.EPOCHS, ScopeKind.IMPLICIT_FIT}
-        self._scopes.insert(0 if is_fit else len(self._scopes), scope)
+        if kind in {ScopeKind.EPOCHS, ScopeKind.IMPLICIT_FIT}:
+            ending = sum(one.state is ScopeState.ENDING for one in self._scopes)
+            self._scopes.insert(ending, scope)
+        else:
+            self._scopes.append(scope)
         return scope
 
     def remove(self, scope: Scope) -> None:
@@ -83,21 +94,27 @@ class Scopes:
         if scope in self._scopes:
             self._scopes.remove(scope)
 
+    def leave(self, scope: Scope) -> None:
+        """Notes that the iterator of a scope was closed before its end."""
+        scope.state, self.may_have_left = ScopeState.LEFT, True
+
     def clear(self) -> None:
         """Removes every scope."""
         self._scopes.clear()
 
     @property
     def fit(self) -> Scope | None:
-        """The fit, also while its last hooks run."""
-        kinds = (ScopeKind.EPOCHS, ScopeKind.IMPLICIT_FIT)
-        return next((scope for scope in self._scopes if scope.kind in kinds), None)
+        """The fit; None once its last hooks run, in which another may begin."""
+        for scope in self._scopes:
+            is_fit = scope.kind in {ScopeKind.EPOCHS, ScopeKind.IMPLICIT_FIT}
+            if is_fit and scope.state is not ScopeState.ENDING:
+                return scope
+        return None
 
     @property
     def in_fit(self) -> bool:
         """Whether training has begun and its last hooks have not."""
-        fit = self.fit
-        return fit is not None and fit.state is not ScopeState.ENDING
+        return self.fit is not None
 
     @property
     def in_sanity_check(self) -> bool:
@@ -127,9 +144,12 @@ class Scopes:
 
         A scope that is ENDING holds up those around it, so that their hooks run after its own.
         """
+        if not self.may_have_left:
+            return None
         for scope in reversed(self._scopes):
             if scope.state is ScopeState.LEFT:
                 return scope
             if scope.state is ScopeState.ENDING:
                 return None
+        self.may_have_left = False
         return None

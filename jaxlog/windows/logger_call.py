@@ -36,13 +36,13 @@ class LoggerCall:
 
     @property
     def arrays(self) -> Any:
-        """The payload, which may be on a device."""
-        return self.payload
+        """The payload, which may be on a device; hyperparameters are taken as they are."""
+        return () if self.tag is None else self.payload
 
     def ingest(self, payload: Any, latest: Any) -> list[LoggerCall]:
         """The call with its payload on the host, to be made."""
         del latest  # no mapping holds what is not a scalar
-        return [dataclasses.replace(self, payload=payload)]
+        return [self if self.tag is None else dataclasses.replace(self, payload=payload)]
 
     def write(self, logger: Any) -> None:
         """Hands it to a logger.

@@ -68,7 +68,8 @@ class Phase:
         if self.is_silent:
             return []
         segments, host, payloads = arrays
-        size, tables, others = len(window.rows), self._carried(len(window.rows)), []
+        size, others = len(window.rows), []
+        carried, tables = self._carried(len(window.rows)), []
         for segment, parts in zip(window.segments, segments, strict=True):
             for calls in decode(
                 segment,
@@ -83,13 +84,15 @@ class Phase:
                 rows = calls.table.in_rows(window.row_of[calls.batches], size)
                 tables.append(rows.select(rows.columns.on_step))
         tables += self._host_table(window, host)
-        table = Table.join(tables, size) if tables else None
+        table = Table.join([*carried, *tables], size) if carried or tables else None
         others += [
             dataclasses.replace(call, payload=payload)
             for call, payload in zip(window.logger_calls, payloads, strict=True)
         ]
-        block = None if table is None else self._written(window, table, latest)
-        return _in_order(block, others)
+        if table is None:
+            return _in_order(None, others)
+        self._show(table, tables if carried else None, latest)
+        return _in_order(self._written(window, table, latest), others)
 
     # ---- values of the host ---------------------------------------------------------------------
 
@@ -140,10 +143,23 @@ class Phase:
         row, self._open_row = self._open_row, None
         return [] if row is None else [row.in_rows(np.zeros(1, int), size)]
 
+    def _show(self, table: Table, fresh: list[Table] | None, latest: LatestValues) -> None:
+        """Brings the mappings up to date: with every step, whether its row is written or not.
+
+        Args:
+            table: the rows of the window.
+            fresh: the tables of what this window logged, if the rows hold more: the mappings have
+                what the window before logged of the first row, and perhaps something newer since.
+            latest: the mappings.
+        """
+        values, has_any = table.latest()
+        if fresh is not None:
+            labels = {label for one in fresh for label in one.columns.index}
+            has_any = has_any & np.array([label in labels for label in table.columns.index], bool)
+        latest.set_steps(table.columns, values, has_any, training=self.is_training)
+
     def _written(self, window: Window, table: Table, latest: LatestValues) -> Block | None:
         """The rows that are written; keeps the last row while it is incomplete."""
-        # The mappings hold every step, whether its row is written or not.
-        latest.set_steps(table.columns, *table.latest(), training=self.is_training)
         visible = table.select(table.columns.for_loggers)
         chosen = self.settings.should_write(self.stage, window.rows)
         # The batch, or its group, still runs: the row would be written twice, once half.

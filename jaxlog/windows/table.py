@@ -256,10 +256,9 @@ def _with_epoch(
     tags: list[str], values: np.ndarray, present: np.ndarray, epoch: float, wanted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Adds the epoch to the rows that want one and did not log their own."""
-    if EPOCH in tags:
-        at = tags.index(EPOCH)
-        values[:, at] = np.where(present[:, at], values[:, at], epoch)
-        present[:, at] |= wanted
+    if own := [at for at, tag in enumerate(tags) if tag == EPOCH]:  # one, or one a lane
+        values[:, own] = np.where(present[:, own], values[:, own], epoch)
+        present[:, own] |= wanted[:, None]
     elif wanted.any():
         tags.append(EPOCH)
         values = np.concatenate([values, np.full((len(values), 1), epoch)], axis=1)

@@ -169,3 +169,62 @@ def test_the_loop_is_not_called_inside_a_step(log, message) -> None:
 
     with pytest.raises(LogArgumentError, match=message):
         train()
+
+
+def test_a_picture_that_a_logger_refuses_costs_no_row() -> None:
+    class Refuses(Seen):
+        def log_image(self, tag, image, step=None, *, dataformats=None) -> None:
+            raise jaxlog.LoggerError("no such picture")
+
+    first, second = Refuses(), Seen()
+    loop = jaxlog.Loop([first, second], log_every_n_steps=1, progress_bar=False)
+    step = loop.training_step(logging_step("loss"))
+
+    def train() -> None:
+        with loop:
+            for i, batch in enumerate(loop.train(batches(0, 1, 2))):
+                step(batch)
+                if i == 1:
+                    loop.log_image("picture", np.zeros((2, 2)))
+
+    with pytest.raises(jaxlog.LoggerError, match="no such picture"):
+        train()
+    assert first.steps == [0, 1, 2]
+    assert second.steps == [0, 1, 1, 2]
+
+
+def test_nothing_of_a_sanity_check_is_kept() -> None:
+    seen = Seen()
+    loop = loop_of(seen)
+    with loop:
+        for _ in loop.sanity_check(batches(1)):
+            loop.log_image("picture", np.zeros((2, 2)))
+    assert seen.calls == []
+
+
+def test_hyperparameters_arrive_as_they_were() -> None:
+    seen = Seen()
+    params = {"z": 1, "a": np.float32(0.5), 3: "three", "nested": {"b": [1, 2]}}
+    with loop_of(seen) as loop:
+        loop.log_hyperparams(params)
+        params["nested"]["b"].append(3)
+    ((_, found),) = seen.calls
+    assert list(found) == ["z", "a", 3, "nested"]
+    assert isinstance(found["a"], np.float32)
+    assert found["nested"] == {"b": [1, 2]}
+
+
+def test_lanes_that_log_an_epoch_of_their_own_each_have_one() -> None:
+    memory = jaxlog.MemoryLogger()
+    loop = jaxlog.Loop(memory, log_every_n_steps=1, progress_bar=False, lanes=2)
+
+    @loop.training_step
+    def step(x: Any) -> None:
+        jaxlog.log("loss", x.mean())
+        jaxlog.log("epoch", x[0], mask=x[0] > 1)
+
+    with loop:
+        for x in loop.train([np.array([[1.0], [2.0]])]):
+            step(x)
+    found = {name: lane.rows[0][1]["epoch"] for name, lane in memory.lanes.items()}
+    assert found == {"lane_0": 0.0, "lane_1": 2.0}
