@@ -87,10 +87,16 @@ def histogram(tag: str, values: npt.ArrayLike, bins: int | str = 64) -> Callable
 def _counted(finite: np.ndarray, bins: Any) -> tuple[np.ndarray, np.ndarray]:
     if not finite.size:
         return np.zeros(1), np.arange(2.0)
+    one = np.array([finite.size]), np.array([finite.min(), finite.max()])
+    # With too few float64 numbers between the values for so many bins, a new numpy raises
+    # ValueError; numpy 2.0 divides by a width of 0, and raises IndexError or loses the values.
     try:
-        return np.histogram(finite, bins)
-    except ValueError:  # there are too few float64 numbers between the values for so many bins
-        return np.array([finite.size]), np.array([finite.min(), finite.max()])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            counts, edges = np.histogram(finite, bins)
+    except (IndexError, ValueError):
+        return one
+    covers_all = isinstance(bins, (int, str))
+    return one if covers_all and counts.sum() != finite.size else (counts, edges)
 
 
 def bucket_counts(tag: str, counts: npt.ArrayLike, edges: npt.ArrayLike) -> Callable[[], Any]:

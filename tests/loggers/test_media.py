@@ -65,6 +65,7 @@ def test_a_histogram_of_counts(logger) -> None:
     assert (shown.min, shown.max, shown.num) == (-1, 2, 6)
 
 
+@hypothesis.example(np.array([2.0**52 + 1]))  # the numbers beside it are 1 away
 @hypothesis.given(hnp.arrays(np.float64, st.integers(0, 30)))
 def test_no_values_crash_a_histogram(tmp_path_factory, values) -> None:
     hypothesis.assume(np.abs(values[np.isfinite(values)]).max(initial=0) < 1e150)
